@@ -1,0 +1,369 @@
+//! What the program runs by: the configuration after parsing, substitution and validation.
+//!
+//! Nothing here is optional unless its absence means something; every default is already filled in.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The whole configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The least severe level that is logged.
+    pub log_level: LogLevel,
+    /// What every OTLP export says of its source.
+    pub resource: Resource,
+    /// Where metrics go.
+    pub readers: Readers,
+    /// How the daemon is reached and followed.
+    pub docker: Docker,
+    /// Which containers are shown, and how.
+    pub containers: Containers,
+    /// Which events are counted, and how.
+    pub events: Events,
+    /// The HTTP server beside the pull reader's address.
+    pub web: Web,
+}
+
+/// Severity levels, by the OpenTelemetry configuration's names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything.
+    Trace,
+    /// What a developer of this program wants to see.
+    Debug,
+    /// One line for each change of the program's own state, and for each event where `events.log` says so.
+    Info,
+    /// What may need a look.
+    Warn,
+    /// What needs one.
+    Error,
+}
+
+/// The resource: attributes in the order of the file, `service.name` always among them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// Key and value of each attribute.
+    pub attributes: Vec<(String, AttributeValue)>,
+    /// The schema URL, where the file gives one.
+    pub schema_url: Option<String>,
+}
+
+/// A resource attribute's value.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub enum AttributeValue {
+    String(String),
+    Bool(bool),
+    Int(i64),
+    Double(f64),
+    Strings(Vec<String>),
+    Bools(Vec<bool>),
+    Ints(Vec<i64>),
+    Doubles(Vec<f64>),
+}
+
+/// The readers: at most one that is pulled, any number that push.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Readers {
+    /// The Prometheus endpoint; without one there is no HTTP server.
+    pub pull: Option<Pull>,
+    /// The periodic readers, in the order of the file.
+    pub periodic: Vec<Periodic>,
+}
+
+/// The Prometheus pull endpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pull {
+    /// The address to listen on: an IP address or a name; empty for every address.
+    pub host: String,
+    /// The port to listen on; 0 lets the system choose.
+    pub port: u16,
+    /// Adds `otel_scope_*` labels to every container and event series.
+    pub scope_info_enabled: bool,
+    /// Adds the `target_info` family.
+    pub target_info_enabled: bool,
+    /// Resource attributes that become a label of every container and event series.
+    pub resource_constant_labels: Filter,
+    /// How OpenTelemetry names become Prometheus names.
+    pub translation_strategy: TranslationStrategy,
+}
+
+/// How OpenTelemetry metric names become Prometheus metric names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TranslationStrategy {
+    /// Characters that Prometheus' classic format does not take become `_`; unit and `_total` are appended.
+    UnderscoreEscapingWithSuffixes,
+    /// Characters that Prometheus' classic format does not take become `_`; nothing is appended.
+    UnderscoreEscapingWithoutSuffixes,
+    /// Names stay as they are but for the suffixes.
+    NoUtf8EscapingWithSuffixes,
+    /// Names stay as they are.
+    NoTranslation,
+}
+
+/// A reader that collects and exports at an interval.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Periodic {
+    /// From the start of one export to the start of the next.
+    pub interval: Duration,
+    /// For one collection with all its requests.
+    pub timeout: Duration,
+    /// Data points in one request, at most.
+    pub max_export_batch_size: usize,
+    /// Where the data goes.
+    pub exporter: Exporter,
+}
+
+/// Where a periodic reader's data goes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Exporter {
+    /// OTLP over gRPC.
+    OtlpGrpc(Otlp),
+    /// OTLP over HTTP, protobuf.
+    OtlpHttp(Otlp),
+    /// Standard output, for a look at what is sent.
+    Console {
+        /// See [`Temporality`].
+        temporality: Temporality,
+    },
+}
+
+/// An OTLP destination.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Otlp {
+    /// The URL, with `http` or `https` as its scheme. For HTTP it is the whole URL, `/v1/metrics` included.
+    pub endpoint: url::Url,
+    /// TLS settings of `https` endpoints.
+    pub tls: Tls,
+    /// Headers of every request, in the order in which they were given; later ones win.
+    pub headers: Vec<(String, String)>,
+    /// How requests are compressed.
+    pub compression: Compression,
+    /// For one request with its retries.
+    pub timeout: Duration,
+    /// See [`Temporality`].
+    pub temporality: Temporality,
+}
+
+/// Certificates, by the path of their PEM files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificate authorities to trust instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate chain; always together with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// The client's private key.
+    pub key_file: Option<PathBuf>,
+}
+
+/// How requests are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// With gzip.
+    Gzip,
+}
+
+/// What sums count from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Temporality {
+    /// From the start.
+    Cumulative,
+    /// From the last export.
+    Delta,
+    /// Delta where that needs no memory, else cumulative.
+    LowMemory,
+}
+
+/// How the daemon is reached and followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Docker {
+    /// `unix://`, `tcp://`, `http://`, `https://` or `ssh://`.
+    pub host: String,
+    /// `Some` where the daemon is to be spoken to with TLS.
+    pub tls: Option<Tls>,
+    /// For one API call, its body included.
+    pub timeout: Duration,
+    /// Inspect calls under way at once.
+    pub inspect_concurrency: usize,
+    /// From one checking list to the next.
+    pub resync_interval: Duration,
+    /// Without the daemon for so long, container series are withheld.
+    pub stale_after: Duration,
+}
+
+/// Which containers are shown, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Containers {
+    /// Of the container's name, without its leading slash.
+    pub names: Filter,
+    /// Of the container label's key: which labels become metric labels.
+    pub labels: Filter,
+    /// How status and health are written.
+    pub encoding: Encoding,
+}
+
+/// How status and health are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// One series with a number for the state.
+    Code,
+    /// One series for every possible state, 1 for the current one.
+    StateSet,
+}
+
+/// Which events are counted, and how.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Events {
+    /// The types that are followed; `*` stands for all.
+    pub types: Vec<String>,
+    /// Actions that are not counted, without what follows their colon or with it.
+    pub excluded: Vec<String>,
+    /// What is kept of the command line in `exec_create` and `exec_start`.
+    pub exec_command: ExecCommand,
+    /// Actions that exist with 0 for every known container.
+    pub start_at_zero: Vec<String>,
+    /// Of the container label's key: which labels become event labels.
+    pub labels: Filter,
+    /// How long after its last event a label set is kept.
+    pub retention: Duration,
+    /// Whether each event is logged.
+    pub log: bool,
+}
+
+/// What is kept of the command line in `exec_create` and `exec_start`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExecCommand {
+    /// Nothing.
+    None,
+    /// The program's base name.
+    Program,
+    /// All of it.
+    Full,
+}
+
+/// The HTTP server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Web {
+    /// The path of the exposition.
+    pub telemetry_path: String,
+    /// For how long a rendered answer is reused, even if state has changed.
+    pub cache_period: Duration,
+    /// Scrapes under way at once; more are answered with 503.
+    pub max_requests: usize,
+    /// TLS and authentication, in the Prometheus exporter toolkit's format.
+    pub config_file: Option<PathBuf>,
+}
+
+/// Globs that choose strings, as the OpenTelemetry configuration's `IncludeExclude`:
+/// a string passes if an `included` pattern matches it and no `excluded` pattern does.
+/// `*` stands for any number of characters, `?` for one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Filter {
+    included: Vec<wildmatch::WildMatch>,
+    excluded: Vec<wildmatch::WildMatch>,
+}
+
+impl Filter {
+    /// A filter of these patterns; without an included one nothing passes.
+    pub fn new<S: AsRef<str>>(included: &[S], excluded: &[S]) -> Self {
+        let compile = |patterns: &[S]| {
+            patterns.iter().map(|p| wildmatch::WildMatch::new(p.as_ref())).collect::<Vec<_>>()
+        };
+        Self { included: compile(included), excluded: compile(excluded) }
+    }
+
+    /// The filter that everything passes.
+    pub fn all() -> Self {
+        Self::new(&["*"], &[])
+    }
+
+    /// The filter that nothing passes.
+    pub fn none() -> Self {
+        Self::new::<&str>(&[], &[])
+    }
+
+    /// Whether `value` passes.
+    pub fn matches(&self, value: &str) -> bool {
+        self.included.iter().any(|p| p.matches(value)) && !self.excluded.iter().any(|p| p.matches(value))
+    }
+
+    /// Whether nothing can pass, so that callers need not ask for each value.
+    pub fn is_none(&self) -> bool {
+        self.included.is_empty()
+    }
+}
+
+impl Default for Config {
+    /// What holds without a file, flags and environment.
+    fn default() -> Self {
+        Self {
+            log_level: LogLevel::Info,
+            resource: Resource {
+                attributes: vec![(
+                    "service.name".into(),
+                    AttributeValue::String(env!("CARGO_PKG_NAME").into()),
+                )],
+                schema_url: None,
+            },
+            readers: Readers { pull: Some(Pull::default()), periodic: Vec::new() },
+            docker: Docker::default(),
+            containers: Containers { names: Filter::all(), labels: Filter::all(), encoding: Encoding::Code },
+            events: Events::default(),
+            web: Web::default(),
+        }
+    }
+}
+
+impl Default for Pull {
+    fn default() -> Self {
+        Self {
+            host: "0.0.0.0".into(),
+            port: 8080,
+            scope_info_enabled: false,
+            target_info_enabled: false,
+            resource_constant_labels: Filter::none(),
+            translation_strategy: TranslationStrategy::UnderscoreEscapingWithoutSuffixes,
+        }
+    }
+}
+
+impl Default for Docker {
+    fn default() -> Self {
+        Self {
+            host: "unix:///var/run/docker.sock".into(),
+            tls: None,
+            timeout: Duration::from_secs(5),
+            inspect_concurrency: 8,
+            resync_interval: Duration::from_secs(60),
+            stale_after: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        let strings = |values: &[&str]| values.iter().map(ToString::to_string).collect();
+        Self {
+            types: strings(&["container"]),
+            excluded: strings(&["exec_create", "exec_detach"]),
+            exec_command: ExecCommand::Program,
+            start_at_zero: strings(&["die", "oom", "start", "health_status: unhealthy"]),
+            labels: Filter::none(),
+            retention: Duration::from_secs(300),
+            log: true,
+        }
+    }
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self {
+            telemetry_path: "/metrics".into(),
+            cache_period: Duration::ZERO,
+            max_requests: 40,
+            config_file: None,
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The state and events of every container of a Docker daemon, for Prometheus and OpenTelemetry.
+
+pub mod config;
