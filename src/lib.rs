@@ -1,3 +1,5 @@
 //! The state and events of every container of a Docker daemon, for Prometheus and OpenTelemetry.
 
 pub mod config;
+pub mod inventory;
+pub mod stats;

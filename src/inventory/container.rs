@@ -1,0 +1,146 @@
+//! One container, as `docker inspect` tells it.
+
+use std::sync::Arc;
+
+/// Text that many readers share without copying it.
+pub type Text = Arc<str>;
+
+/// Keys and values in the order of the keys.
+pub type LabelPairs = Vec<(Text, Text)>;
+
+/// What is known of a container.
+///
+/// Times are Unix times in whole seconds, 0 for what has never happened. A number or time that the daemon
+/// gave in a form that cannot be read is -1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// 64 hexadecimal digits.
+    pub id: Text,
+    /// Without the leading slash.
+    pub name: Text,
+    /// As it was given when the container was created.
+    pub image: Text,
+    /// The labels that `containers.labels` lets pass, in the order of their keys.
+    pub labels: LabelPairs,
+    /// What the container is doing.
+    pub status: Status,
+    /// What its health check says.
+    pub health: Health,
+    /// Whether the last run was killed for memory.
+    pub oom_killed: bool,
+    /// When the last run began.
+    pub started_at: i64,
+    /// When the last run ended.
+    pub finished_at: i64,
+    /// When the container was created.
+    pub created_at: i64,
+    /// Restarts by the restart policy since the last manual start.
+    pub restart_count: i64,
+    /// The exit code of the last run, 0 while none has finished.
+    pub exit_code: i64,
+    /// Health probes that failed in a row.
+    pub failing_streak: i64,
+    /// The image's id.
+    pub image_id: Text,
+    /// The restart policy's name.
+    pub restart_policy: Text,
+    /// The host name inside the container.
+    pub hostname: Text,
+    /// What the container's events are labelled with.
+    pub event_identity: EventIdentity,
+}
+
+/// What an event carries because of the container that it is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct EventIdentity {
+    /// The actor's name.
+    pub name: Option<Text>,
+    /// The image that the daemon names.
+    pub image: Option<Text>,
+    /// `io.kubernetes.pod.name`
+    pub pod: Option<Text>,
+    /// `io.kubernetes.pod.namespace`
+    pub env: Option<Text>,
+    /// `io.kubernetes.container.name`
+    pub container: Option<Text>,
+    /// The labels that `events.labels` lets pass, in the order of their keys.
+    pub labels: LabelPairs,
+    /// A Kubernetes pod's sandbox: its events are not counted.
+    pub sandbox: bool,
+}
+
+/// Declares an enum of the daemon's words with the number that stands for each.
+macro_rules! coded {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $code:literal, $word:literal;)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)+
+            /// A word that this program does not know.
+            Unknown,
+        }
+
+        impl $name {
+            /// Every known one, in the order of their codes.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The number that stands for it.
+            pub const fn code(self) -> i64 {
+                match self {
+                    $(Self::$variant => $code,)+
+                    Self::Unknown => -1,
+                }
+            }
+
+            /// The daemon's word for it.
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word,)+
+                    Self::Unknown => "unknown",
+                }
+            }
+
+            /// The one that the daemon's word stands for.
+            pub fn from_word(word: &str) -> Option<Self> {
+                match word {
+                    $($word => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+coded! {
+    /// What a container is doing.
+    Status {
+        /// It is being removed.
+        Removing = 0, "removing";
+        /// Its removal failed half-way.
+        Dead = 1, "dead";
+        /// Its run is over.
+        Exited = 2, "exited";
+        /// It stands still.
+        Paused = 3, "paused";
+        /// Its restart policy waits to start it again.
+        Restarting = 4, "restarting";
+        /// It has never been started.
+        Created = 5, "created";
+        /// It runs.
+        Running = 6, "running";
+    }
+}
+
+coded! {
+    /// What a container's health check says.
+    Health {
+        /// Too many probes in a row have failed.
+        Unhealthy = 0, "unhealthy";
+        /// There is no health check.
+        None = 1, "none";
+        /// No probe has decided yet.
+        Starting = 2, "starting";
+        /// The last probe was good.
+        Healthy = 3, "healthy";
+    }
+}

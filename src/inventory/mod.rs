@@ -1,0 +1,214 @@
+//! What is known of the daemon: its containers' states and the counts of its events.
+//!
+//! There is one [`Writer`] and there are any number of [`Reader`]s. Nothing here waits or does I/O: a
+//! writer's call changes the state under a short lock, a reader's takes an immutable [`Snapshot`] and lets
+//! go. A snapshot is built when a reader first asks after a change, so changes that nobody looks at cost
+//! nothing, and ten readers cost what one does.
+
+mod container;
+mod events;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+pub use container::{Container, EventIdentity, Health, LabelPairs, Status, Text};
+pub use events::{EventCount, EventLabels, EventSet};
+
+use events::EventTable;
+
+/// How long event counts live, and which of them exist before their first event.
+#[derive(Debug, Clone)]
+pub struct EventPolicy {
+    /// How long after its last event a label set is kept.
+    pub retention: Duration,
+    /// The actions that exist with 0 for every known container.
+    pub start_at_zero: Vec<Text>,
+}
+
+/// An empty inventory, as the two ends of it.
+pub fn new(policy: EventPolicy) -> (Writer, Reader) {
+    let shared = Arc::new(Mutex::new(State {
+        containers: BTreeMap::new(),
+        visible: false,
+        complete: false,
+        container_generation: 1,
+        event_generation: 1,
+        events: EventTable::default(),
+        policy,
+        cached: None,
+    }));
+    (Writer { shared: Arc::clone(&shared) }, Reader { shared })
+}
+
+/// What a reader sees: everything at one moment.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The containers, in the order of their ids; none while they are withheld.
+    pub containers: Arc<ContainerSet>,
+    /// The event counts.
+    pub events: Arc<EventSet>,
+    /// Whether a whole list has ever been taken.
+    pub complete: bool,
+}
+
+/// The containers at one moment.
+#[derive(Debug)]
+pub struct ContainerSet {
+    /// Differs whenever the containers differ.
+    pub generation: u64,
+    /// In the order of their ids.
+    pub list: Vec<Arc<Container>>,
+}
+
+/// The end that changes the inventory; the watcher holds the only one.
+#[derive(Debug)]
+pub struct Writer {
+    shared: Arc<Mutex<State>>,
+}
+
+/// The end that looks; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    shared: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    containers: BTreeMap<Text, Arc<Container>>,
+    /// Cleared while what is known may no longer be true.
+    visible: bool,
+    complete: bool,
+    container_generation: u64,
+    event_generation: u64,
+    events: EventTable,
+    policy: EventPolicy,
+    cached: Option<Snapshot>,
+}
+
+impl Writer {
+    /// Puts a whole list in the place of everything that is known, and shows it.
+    pub fn replace(&self, containers: Vec<Arc<Container>>) {
+        let fresh: BTreeMap<Text, Arc<Container>> =
+            containers.into_iter().map(|c| (Arc::clone(&c.id), c)).collect();
+        let mut state = lock(&self.shared);
+        if !state.visible || !state.complete || state.containers != fresh {
+            state.containers = fresh;
+            state.containers_changed();
+        }
+        state.visible = true;
+        state.complete = true;
+    }
+
+    /// Adds a container, or puts what is now known of it in the place of what was.
+    pub fn upsert(&self, container: Arc<Container>) {
+        let mut state = lock(&self.shared);
+        let before = state.containers.insert(Arc::clone(&container.id), Arc::clone(&container));
+        if before.is_none_or(|before| before != container) {
+            state.containers_changed();
+        }
+    }
+
+    /// Forgets a container.
+    pub fn remove(&self, id: &str) {
+        let mut state = lock(&self.shared);
+        if state.containers.remove(id).is_some() {
+            state.containers_changed();
+        }
+    }
+
+    /// Stops showing containers until the next [`replace`](Self::replace): what is known may be wrong by now.
+    pub fn withhold(&self) {
+        let mut state = lock(&self.shared);
+        if state.visible {
+            state.visible = false;
+            state.containers_changed();
+        }
+    }
+
+    /// Counts one event.
+    pub fn count(&self, labels: EventLabels, now: Instant) {
+        let mut state = lock(&self.shared);
+        state.events.count(labels, now);
+        state.event_generation += 1;
+    }
+
+    /// Drops the label sets whose retention is over.
+    pub fn sweep(&self, now: Instant) {
+        let mut guard = lock(&self.shared);
+        let state = &mut *guard;
+        let names: HashSet<&str> = state.containers.values().map(|c| &*c.name).collect();
+        if state.events.sweep(now, state.policy.retention, |name| names.contains(name)) {
+            state.event_generation += 1;
+        }
+    }
+
+    /// How many containers are known, shown or not.
+    pub fn len(&self) -> usize {
+        lock(&self.shared).containers.len()
+    }
+
+    /// Whether no container is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Reader {
+    /// Everything at this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        lock(&self.shared).snapshot()
+    }
+
+    /// Whether a whole list has ever been taken.
+    pub fn is_complete(&self) -> bool {
+        lock(&self.shared).complete
+    }
+}
+
+impl State {
+    /// A change of containers is one of events too: their zero counts come and go with them.
+    fn containers_changed(&mut self) {
+        self.container_generation += 1;
+        self.event_generation += 1;
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
+        let (containers, events) = match self.cached.take() {
+            Some(cached) => (
+                Some(cached.containers).filter(|c| c.generation == self.container_generation),
+                Some(cached.events).filter(|e| e.generation == self.event_generation),
+            ),
+            None => (None, None),
+        };
+        let snapshot = Snapshot {
+            containers: containers.unwrap_or_else(|| {
+                let list = if self.visible && self.complete {
+                    self.containers.values().cloned().collect()
+                } else {
+                    Vec::new()
+                };
+                Arc::new(ContainerSet { generation: self.container_generation, list })
+            }),
+            events: events.unwrap_or_else(|| {
+                Arc::new(self.events.to_set(
+                    self.event_generation,
+                    self.containers.values().map(|c| &**c),
+                    &self.policy.start_at_zero,
+                ))
+            }),
+            complete: self.complete,
+        };
+        self.cached = Some(snapshot.clone());
+        snapshot
+    }
+}
+
+/// A poisoned lock is taken all the same: each change is a few assignments that leave no half-made state,
+/// and an exporter that goes on is worth more than one that stops.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

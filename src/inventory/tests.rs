@@ -1,0 +1,167 @@
+use std::collections::HashMap;
+
+use super::*;
+
+fn container(id: &str, name: &str) -> Arc<Container> {
+    Arc::new(Container {
+        id: id.into(),
+        name: name.into(),
+        image: "busybox".into(),
+        labels: Vec::new(),
+        status: Status::Running,
+        health: Health::None,
+        oom_killed: false,
+        started_at: 1,
+        finished_at: 0,
+        created_at: 1,
+        restart_count: 0,
+        exit_code: 0,
+        failing_streak: 0,
+        image_id: "sha256:0".into(),
+        restart_policy: "no".into(),
+        hostname: "host".into(),
+        event_identity: identity(name),
+    })
+}
+
+fn identity(name: &str) -> EventIdentity {
+    EventIdentity { name: Some(name.into()), image: Some("busybox".into()), ..Default::default() }
+}
+
+fn event(action: &str, name: &str) -> EventLabels {
+    EventLabels { event: action.into(), kind: "container".into(), identity: identity(name) }
+}
+
+fn inventory() -> (Writer, Reader) {
+    new(EventPolicy { retention: Duration::from_secs(300), start_at_zero: vec!["oom".into()] })
+}
+
+fn names(reader: &Reader) -> Vec<String> {
+    reader.snapshot().containers.list.iter().map(|c| c.name.to_string()).collect()
+}
+
+fn counts(reader: &Reader) -> HashMap<(String, String), u64> {
+    let snapshot = reader.snapshot();
+    let list = &snapshot.events.list;
+    let map: HashMap<_, _> = list
+        .iter()
+        .map(|e| {
+            (
+                (e.labels.event.to_string(), e.labels.identity.name.as_deref().unwrap_or("").to_string()),
+                e.count,
+            )
+        })
+        .collect();
+    assert_eq!(map.len(), list.len(), "a label set occurs twice");
+    map
+}
+
+fn key(event: &str, name: &str) -> (String, String) {
+    (event.into(), name.into())
+}
+
+#[test]
+fn nothing_is_shown_before_the_first_whole_list() {
+    let (writer, reader) = inventory();
+    writer.upsert(container("a", "early"));
+    assert!(names(&reader).is_empty());
+    assert!(!reader.is_complete());
+    writer.replace(vec![container("a", "early"), container("b", "late")]);
+    assert_eq!(names(&reader), ["early", "late"]);
+    assert!(reader.is_complete());
+}
+
+#[test]
+fn what_is_withheld_comes_back_with_a_list_only() {
+    let (writer, reader) = inventory();
+    writer.replace(vec![container("a", "one")]);
+    writer.withhold();
+    writer.upsert(container("a", "one"));
+    assert!(names(&reader).is_empty());
+    writer.replace(vec![container("a", "one")]);
+    assert_eq!(names(&reader), ["one"]);
+}
+
+#[test]
+fn the_generation_changes_with_the_containers_and_not_without() {
+    let (writer, reader) = inventory();
+    writer.replace(vec![container("a", "one")]);
+    let first = reader.snapshot().containers.generation;
+    writer.upsert(container("a", "one"));
+    writer.replace(vec![container("a", "one")]);
+    writer.remove("b");
+    assert_eq!(reader.snapshot().containers.generation, first);
+    writer.upsert(container("a", "other"));
+    assert_ne!(reader.snapshot().containers.generation, first);
+}
+
+#[test]
+fn an_event_leaves_the_containers_as_they_are() {
+    let (writer, reader) = inventory();
+    writer.replace(vec![container("a", "one")]);
+    let before = reader.snapshot();
+    writer.count(event("start", "one"), Instant::now());
+    let after = reader.snapshot();
+    assert!(Arc::ptr_eq(&before.containers, &after.containers));
+    assert_ne!(before.events.generation, after.events.generation);
+}
+
+#[test]
+fn a_known_container_has_zero_counts_until_its_first_event() {
+    let (writer, reader) = inventory();
+    writer.replace(vec![container("a", "one")]);
+    assert_eq!(counts(&reader), HashMap::from([(key("oom", "one"), 0)]));
+    writer.count(event("oom", "one"), Instant::now());
+    assert_eq!(counts(&reader), HashMap::from([(key("oom", "one"), 1)]));
+    writer.remove("a");
+    assert_eq!(counts(&reader), HashMap::from([(key("oom", "one"), 1)]));
+}
+
+#[test]
+fn a_zero_count_goes_with_its_container() {
+    let (writer, reader) = inventory();
+    writer.replace(vec![container("a", "one")]);
+    writer.remove("a");
+    assert!(counts(&reader).is_empty());
+}
+
+#[test]
+fn a_sandbox_has_no_zero_counts() {
+    let (writer, reader) = inventory();
+    let mut pause = (*container("a", "k8s_POD")).clone();
+    pause.event_identity.sandbox = true;
+    writer.replace(vec![Arc::new(pause)]);
+    assert!(counts(&reader).is_empty());
+}
+
+#[test]
+fn a_count_is_kept_for_its_retention_and_while_its_name_exists() {
+    let (writer, reader) = inventory();
+    let start = Instant::now();
+    writer.replace(vec![container("a", "stays"), container("b", "goes")]);
+    writer.count(event("die", "stays"), start);
+    writer.count(event("die", "goes"), start);
+    writer.remove("b");
+    writer.sweep(start + Duration::from_secs(299));
+    assert_eq!(counts(&reader).len(), 3);
+    writer.sweep(start + Duration::from_secs(300));
+    assert_eq!(counts(&reader), HashMap::from([(key("die", "stays"), 1), (key("oom", "stays"), 0)]));
+}
+
+#[test]
+fn a_recreated_container_goes_on_from_its_count() {
+    let (writer, reader) = inventory();
+    writer.replace(vec![container("a", "web")]);
+    writer.count(event("die", "web"), Instant::now());
+    writer.remove("a");
+    writer.upsert(container("b", "web"));
+    writer.count(event("die", "web"), Instant::now());
+    assert_eq!(counts(&reader)[&key("die", "web")], 2);
+}
+
+#[test]
+fn containers_that_share_a_label_set_share_its_zero() {
+    let (writer, reader) = inventory();
+    writer.replace(vec![container("a", "twin"), container("b", "twin")]);
+    assert_eq!(counts(&reader), HashMap::from([(key("oom", "twin"), 0)]));
+}

@@ -1,0 +1,130 @@
+//! What the exporter knows about itself. Whoever does a thing counts it here; the metrics read it.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::{Duration, SystemTime};
+
+/// The exporter's own numbers.
+#[derive(Default)]
+pub struct Stats {
+    /// Whether the event stream is open and the inventory complete.
+    pub up: Flag,
+    /// Containers known.
+    pub containers: Counter,
+    /// Complete lists that were taken over.
+    pub syncs_ok: Counter,
+    /// Lists that failed.
+    pub syncs_error: Counter,
+    /// Inspects that were answered.
+    pub inspects_ok: Counter,
+    /// Inspects of containers that were gone.
+    pub inspects_gone: Counter,
+    /// Inspects that failed.
+    pub inspects_error: Counter,
+    /// Event streams that were opened.
+    pub event_streams: Counter,
+    /// Reconnects across which events may have been missed.
+    pub event_gaps: Counter,
+    /// Events, list entries and fields that could not be read.
+    pub unreadable: Counter,
+    /// Scrapes that were answered.
+    pub scrapes_ok: Counter,
+    /// Scrapes that were refused or failed.
+    pub scrapes_error: Counter,
+    /// The time of the last complete list.
+    last_sync: Mutex<Option<SystemTime>>,
+    otlp_exports: Mutex<BTreeMap<(String, &'static str), u64>>,
+    event_apply: RwLock<Vec<DurationSink>>,
+}
+
+/// Somewhere that durations are recorded.
+pub type DurationSink = Box<dyn Fn(Duration) + Send + Sync>;
+
+impl Stats {
+    /// Notes that a complete list was taken over just now.
+    pub fn synced(&self, now: SystemTime) {
+        *self.last_sync.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        self.syncs_ok.increment();
+    }
+
+    /// When the last complete list was taken over.
+    pub fn last_sync(&self) -> Option<SystemTime> {
+        *self.last_sync.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an OTLP export to `endpoint` that ended with `result`.
+    pub fn otlp_export(&self, endpoint: &str, result: &'static str) {
+        let mut exports = self.otlp_exports.lock().unwrap_or_else(PoisonError::into_inner);
+        *exports.entry((endpoint.to_owned(), result)).or_default() += 1;
+    }
+
+    /// Makes an endpoint known with 0 for each result, so that the first failure is seen as an increase.
+    pub fn otlp_endpoint(&self, endpoint: &str, results: &[&'static str]) {
+        let mut exports = self.otlp_exports.lock().unwrap_or_else(PoisonError::into_inner);
+        for result in results {
+            exports.entry((endpoint.to_owned(), result)).or_default();
+        }
+    }
+
+    /// The OTLP exports so far: endpoint, result, count.
+    pub fn otlp_exports(&self) -> Vec<(String, &'static str, u64)> {
+        let exports = self.otlp_exports.lock().unwrap_or_else(PoisonError::into_inner);
+        exports.iter().map(|((endpoint, result), count)| (endpoint.clone(), *result, *count)).collect()
+    }
+
+    /// Adds a place where the times from event to effect are recorded: one for each reader's histogram.
+    pub fn on_event_apply(&self, sink: DurationSink) {
+        self.event_apply.write().unwrap_or_else(PoisonError::into_inner).push(sink);
+    }
+
+    /// Records the time from the daemon's time of an event to its effect being visible.
+    pub fn event_applied(&self, after: Duration) {
+        for sink in self.event_apply.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            sink(after);
+        }
+    }
+}
+
+impl std::fmt::Debug for Stats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stats").field("up", &self.up.get()).finish_non_exhaustive()
+    }
+}
+
+/// A number that any thread may change.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds one.
+    pub fn increment(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Puts `value` in the place of what was.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The number.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A yes or no that any thread may change.
+#[derive(Debug, Default)]
+pub struct Flag(AtomicBool);
+
+impl Flag {
+    /// Puts `value` in the place of what was, and says what that was.
+    pub fn set(&self, value: bool) -> bool {
+        self.0.swap(value, Ordering::Relaxed)
+    }
+
+    /// The value.
+    pub fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
