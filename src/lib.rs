@@ -2,4 +2,6 @@
 
 pub mod config;
 pub mod inventory;
+pub mod metrics;
 pub mod stats;
+pub mod version;

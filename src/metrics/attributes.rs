@@ -1,0 +1,252 @@
+//! Attribute sets: what a container's and an event's series are told apart by, under each naming.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use opentelemetry::{Key, KeyValue, StringValue};
+
+use super::catalog::STATE_LABEL;
+use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs, Text};
+
+/// Whose names the attributes bear.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// The labels that dashboards and alerts know from the exporters that this one replaces.
+    Prometheus,
+    /// The semantic conventions' names.
+    OpenTelemetry,
+}
+
+/// Attributes in the order of their keys. The SDK stores a set that is not sorted a second time.
+pub(super) type Attributes = Arc<[KeyValue]>;
+
+/// Attribute sets of containers, made when a container changes and kept until it is gone.
+#[derive(Debug)]
+pub(super) struct AttributeSets {
+    naming: Naming,
+    keys: LabelKeys,
+    containers: HashMap<Text, (Arc<Container>, Attributes)>,
+}
+
+impl AttributeSets {
+    pub(super) fn new(naming: Naming) -> Self {
+        Self { naming, keys: LabelKeys::default(), containers: HashMap::new() }
+    }
+
+    pub(super) fn of_container(&mut self, container: &Arc<Container>) -> Attributes {
+        if let Some((known, attributes)) = self.containers.get(&container.id)
+            && Arc::ptr_eq(known, container)
+        {
+            return Arc::clone(attributes);
+        }
+        let attributes = self.make(container);
+        self.containers.insert(Arc::clone(&container.id), (Arc::clone(container), Arc::clone(&attributes)));
+        attributes
+    }
+
+    /// Forgets what is not among these containers.
+    pub(super) fn retain(&mut self, containers: &[Arc<Container>]) {
+        if self.containers.len() > containers.len() {
+            self.containers.retain(|id, _| containers.binary_search_by(|c| c.id.cmp(id)).is_ok());
+        }
+        self.keys.shrink(self.containers.len());
+    }
+
+    pub(super) fn of_event(&mut self, labels: &EventLabels) -> Attributes {
+        let EventIdentity { name, image, pod, env, container, labels: chosen, sandbox: _ } = &labels.identity;
+        let mut attributes = vec![text("event", &labels.event), text("type", &labels.kind)];
+        let optional =
+            [("name", name), ("image", image), ("pod", pod), ("env", env), ("container", container)];
+        attributes.extend(optional.iter().filter_map(|(key, value)| Some(text(key, value.as_ref()?))));
+        self.push_labels(chosen, &mut attributes);
+        sorted(attributes)
+    }
+
+    fn make(&mut self, container: &Container) -> Attributes {
+        let mut attributes = match self.naming {
+            Naming::Prometheus => vec![
+                KeyValue::new("id", format!("/docker/{}", container.id)),
+                text("image", &container.image),
+                text("name", &container.name),
+            ],
+            Naming::OpenTelemetry => vec![
+                text("container.id", &container.id),
+                text("container.image.name", &container.image),
+                text("container.name", &container.name),
+            ],
+        };
+        self.push_labels(&container.labels, &mut attributes);
+        sorted(attributes)
+    }
+
+    /// Labels come in the order of their keys, so values that become one are joined in that order.
+    fn push_labels(&mut self, labels: &LabelPairs, attributes: &mut Vec<KeyValue>) {
+        let first = attributes.len();
+        for (key, value) in labels {
+            let key = self.keys.get(self.naming, key);
+            let joined = attributes.get_mut(first..).and_then(|new| new.iter_mut().find(|a| a.key == key));
+            match joined {
+                Some(attribute) => {
+                    attribute.value = format!("{};{value}", attribute.value.as_str()).into();
+                }
+                None => attributes.push(KeyValue::new(key, StringValue::from(Arc::clone(value)))),
+            }
+        }
+    }
+
+    /// The attributes of `container.info`: what identifies the container, and what it says.
+    pub(super) fn info(&self, attributes: &[KeyValue], container: &Container) -> Vec<KeyValue> {
+        let names = match self.naming {
+            Naming::Prometheus => ["image_id", "restart_policy", "hostname"],
+            Naming::OpenTelemetry => ["container.image.id", "container.restart_policy", "container.hostname"],
+        };
+        let values = [&container.image_id, &container.restart_policy, &container.hostname];
+        let more = names.into_iter().zip(values).map(|(name, value)| text(name, value));
+        let mut all: Vec<KeyValue> = attributes.iter().cloned().chain(more).collect();
+        all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        all
+    }
+}
+
+/// The attributes of one series of a state set.
+pub(super) fn with_state(attributes: &[KeyValue], state: &'static str) -> Vec<KeyValue> {
+    let at = attributes.partition_point(|a| a.key.as_str() < STATE_LABEL);
+    let mut all = Vec::with_capacity(attributes.len() + 1);
+    all.extend(attributes.iter().take(at).cloned());
+    all.push(KeyValue::new(STATE_LABEL, state));
+    all.extend(attributes.iter().skip(at).cloned());
+    all
+}
+
+fn text(key: &'static str, value: &Text) -> KeyValue {
+    KeyValue::new(key, StringValue::from(Arc::clone(value)))
+}
+
+fn sorted(mut attributes: Vec<KeyValue>) -> Attributes {
+    attributes.sort_by(|a, b| a.key.cmp(&b.key));
+    attributes.into()
+}
+
+/// What label keys become. Containers share few keys, so each is made once.
+#[derive(Debug, Default)]
+struct LabelKeys {
+    known: HashMap<Text, Key>,
+}
+
+impl LabelKeys {
+    fn get(&mut self, naming: Naming, label: &Text) -> Key {
+        if let Some(key) = self.known.get(label) {
+            return key.clone();
+        }
+        let name = match naming {
+            Naming::Prometheus => format!("container_label_{}", prometheus_label(label)),
+            Naming::OpenTelemetry => format!("container.label.{label}"),
+        };
+        let key = Key::from(Arc::<str>::from(name));
+        self.known.insert(Arc::clone(label), key.clone());
+        key
+    }
+
+    /// Label keys that hold something unique must not add up over the life of the process.
+    fn shrink(&mut self, containers: usize) {
+        if self.known.len() > 1_000 + 50 * containers {
+            self.known = HashMap::new();
+        }
+    }
+}
+
+/// A label's key as the existing exporter writes it: lowercased, and `_` for whatever a Prometheus label
+/// name may not hold.
+fn prometheus_label(key: &str) -> String {
+    key.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::{Health, Status};
+
+    fn container(labels: &[(&str, &str)]) -> Arc<Container> {
+        let mut labels: LabelPairs = labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+        labels.sort();
+        Arc::new(Container {
+            id: "0123".into(),
+            name: "web".into(),
+            image: "nginx:1".into(),
+            labels,
+            status: Status::Running,
+            health: Health::None,
+            oom_killed: false,
+            started_at: 0,
+            finished_at: 0,
+            created_at: 0,
+            restart_count: 0,
+            exit_code: 0,
+            failing_streak: 0,
+            image_id: "sha256:1".into(),
+            restart_policy: "always".into(),
+            hostname: "h".into(),
+            event_identity: EventIdentity::default(),
+        })
+    }
+
+    fn show(attributes: &[KeyValue]) -> String {
+        attributes.iter().map(|a| format!("{}={}", a.key, a.value)).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn prometheus_labels_are_those_of_the_existing_exporter() {
+        let mut sets = AttributeSets::new(Naming::Prometheus);
+        let attributes = sets.of_container(&container(&[("Team.Name", "Blue"), ("1st", "x"), ("ключ", "v")]));
+        assert_eq!(
+            show(&attributes),
+            "container_label_1st=x container_label_____=v container_label_team_name=Blue id=/docker/0123 \
+             image=nginx:1 name=web"
+        );
+    }
+
+    #[test]
+    fn labels_that_become_one_are_joined_in_the_byte_order_of_their_keys() {
+        let mut sets = AttributeSets::new(Naming::Prometheus);
+        let labels = [("a_b", "underscore"), ("a.b", "dot"), ("A-B", "dash")];
+        let attributes = sets.of_container(&container(&labels));
+        assert_eq!(
+            show(&attributes),
+            "container_label_a_b=dash;dot;underscore id=/docker/0123 image=nginx:1 name=web"
+        );
+    }
+
+    #[test]
+    fn otlp_keeps_label_keys_as_they_are() {
+        let mut sets = AttributeSets::new(Naming::OpenTelemetry);
+        let attributes = sets.of_container(&container(&[("a_b", "underscore"), ("a.b", "dot")]));
+        assert_eq!(
+            show(&attributes),
+            "container.id=0123 container.image.name=nginx:1 container.label.a.b=dot \
+             container.label.a_b=underscore container.name=web"
+        );
+    }
+
+    #[test]
+    fn attributes_are_sorted_with_what_is_added_to_them() {
+        for naming in [Naming::Prometheus, Naming::OpenTelemetry] {
+            let mut sets = AttributeSets::new(naming);
+            let container = container(&[("zone", "a"), ("app", "b")]);
+            let attributes = sets.of_container(&container);
+            for set in [sets.info(&attributes, &container), with_state(&attributes, "running")] {
+                assert!(set.is_sorted_by(|a, b| a.key < b.key), "{}", show(&set));
+            }
+        }
+    }
+
+    #[test]
+    fn a_container_that_changed_gets_new_attributes() {
+        let mut sets = AttributeSets::new(Naming::Prometheus);
+        let before = container(&[]);
+        sets.of_container(&before);
+        let renamed = Arc::new(Container { name: "other".into(), ..(*before).clone() });
+        assert!(show(&sets.of_container(&renamed)).ends_with("name=other"));
+        sets.retain(&[]);
+        assert!(sets.containers.is_empty());
+    }
+}

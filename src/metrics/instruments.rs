@@ -1,0 +1,167 @@
+//! The observable instruments of containers and events: callbacks over the part of a snapshot that the
+//! reader of their provider has set out for the next collection.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{AsyncInstrument, Meter};
+use opentelemetry_sdk::metrics::{Instrument, Stream};
+
+use super::attributes::{AttributeSets, Attributes, Naming, with_state};
+use super::catalog::{self, ContainerMetric, ContainerValue};
+use crate::config::Encoding;
+use crate::inventory::{Container, Snapshot};
+
+/// What the callbacks of one provider will observe.
+///
+/// A reader prepares a part of a snapshot, collects, and clears it. All callbacks of a collection therefore
+/// see one moment, and a reader that pages through the inventory needs memory for a page only.
+#[derive(Debug)]
+pub struct Collection {
+    encoding: Encoding,
+    sets: Mutex<AttributeSets>,
+    prepared: Mutex<Arc<Prepared>>,
+}
+
+#[derive(Debug, Default)]
+struct Prepared {
+    containers: Vec<(Arc<Container>, Attributes)>,
+    /// Set beside the others because `container.info` has labels of its own.
+    infos: Vec<Vec<KeyValue>>,
+    events: Vec<(Attributes, u64)>,
+}
+
+impl Collection {
+    /// A collection that has nothing prepared.
+    pub fn new(naming: Naming, encoding: Encoding) -> Arc<Self> {
+        Arc::new(Self { encoding, sets: Mutex::new(AttributeSets::new(naming)), prepared: Mutex::default() })
+    }
+
+    /// Sets out these containers and events of `snapshot`, by their places in its lists.
+    pub fn prepare(&self, snapshot: &Snapshot, containers: Range<usize>, events: Range<usize>) {
+        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
+        sets.retain(&snapshot.containers.list);
+        let containers: Vec<_> = snapshot
+            .containers
+            .list
+            .get(containers)
+            .unwrap_or_default()
+            .iter()
+            .map(|c| (Arc::clone(c), sets.of_container(c)))
+            .collect();
+        let infos = containers.iter().map(|(c, attributes)| sets.info(attributes, c)).collect();
+        let events = snapshot
+            .events
+            .list
+            .get(events)
+            .unwrap_or_default()
+            .iter()
+            .map(|e| (sets.of_event(&e.labels), e.count))
+            .collect();
+        self.set(Prepared { containers, infos, events });
+    }
+
+    /// Sets out nothing, and so lets go of the snapshot.
+    pub fn clear(&self) {
+        self.set(Prepared::default());
+    }
+
+    /// Data points that each container has.
+    pub fn points_per_container(&self) -> usize {
+        catalog::CONTAINER.iter().map(|m| points(m, self.encoding)).sum()
+    }
+
+    /// The view that gives each stream of containers and events the room that this many need. The SDK's own
+    /// limit of 2,000 would fold what is beyond it into one point.
+    ///
+    /// The SDK takes memory for the whole limit at once, so readers do not ask for more than they use.
+    pub fn view(
+        &self,
+        containers: usize,
+        events: usize,
+    ) -> impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static {
+        let encoding = self.encoding;
+        move |instrument| {
+            let limit = if instrument.name() == catalog::EVENTS.name {
+                events
+            } else {
+                let metric = catalog::CONTAINER.iter().find(|m| m.metric.name == instrument.name())?;
+                containers * points(metric, encoding)
+            };
+            Stream::builder().with_cardinality_limit(limit.max(1)).build().ok()
+        }
+    }
+
+    fn set(&self, prepared: Prepared) {
+        *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(prepared);
+    }
+
+    fn get(&self) -> Arc<Prepared> {
+        Arc::clone(&self.prepared.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Registers the instruments of containers and events.
+pub fn register(meter: &Meter, collection: &Arc<Collection>) {
+    for entry in catalog::CONTAINER {
+        let collection = Arc::clone(collection);
+        meter
+            .i64_observable_gauge(entry.metric.name)
+            .with_unit(entry.metric.unit)
+            .with_description(entry.metric.help)
+            .with_callback(move |observer| {
+                observe(entry, collection.encoding, &collection.get(), observer);
+            })
+            .build();
+    }
+    let collection = Arc::clone(collection);
+    meter
+        .u64_observable_counter(catalog::EVENTS.name)
+        .with_unit(catalog::EVENTS.unit)
+        .with_description(catalog::EVENTS.help)
+        .with_callback(move |observer| {
+            for (attributes, count) in &collection.get().events {
+                observer.observe(*count, attributes);
+            }
+        })
+        .build();
+}
+
+fn observe(
+    entry: &ContainerMetric,
+    encoding: Encoding,
+    prepared: &Prepared,
+    observer: &dyn AsyncInstrument<i64>,
+) {
+    match (entry.value, encoding) {
+        (ContainerValue::Number(value) | ContainerValue::State { code: value, .. }, Encoding::Code)
+        | (ContainerValue::Number(value), Encoding::StateSet) => {
+            for (container, attributes) in &prepared.containers {
+                observer.observe(value(container), attributes);
+            }
+        }
+        (ContainerValue::State { states, code }, Encoding::StateSet) => {
+            let states = states();
+            for (container, attributes) in &prepared.containers {
+                let current = code(container);
+                for (word, code) in &states {
+                    observer.observe(i64::from(*code == current), &with_state(attributes, word));
+                }
+            }
+        }
+        (ContainerValue::Info, _) => {
+            for attributes in &prepared.infos {
+                observer.observe(1, attributes);
+            }
+        }
+    }
+}
+
+/// Data points of one container.
+fn points(entry: &ContainerMetric, encoding: Encoding) -> usize {
+    match (entry.value, encoding) {
+        (ContainerValue::State { states, .. }, Encoding::StateSet) => states().len(),
+        _ => 1,
+    }
+}

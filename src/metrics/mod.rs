@@ -1,0 +1,21 @@
+//! Instruments over the inventory's snapshots and over the exporter's own numbers.
+//!
+//! Each reader has meter providers of its own. A callback that runs for one reader records into every
+//! reader of its provider, so with a shared one a container that is gone would show again in the next
+//! export of a reader that did not ask (tried with opentelemetry_sdk 0.33).
+
+mod attributes;
+pub mod catalog;
+mod instruments;
+mod own;
+
+pub use attributes::Naming;
+pub use instruments::{Collection, register};
+pub use own::register as register_own;
+
+/// The instrumentation scope of every instrument.
+pub fn scope() -> opentelemetry::InstrumentationScope {
+    opentelemetry::InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
+        .with_version(env!("CARGO_PKG_VERSION"))
+        .build()
+}
