@@ -1,7 +1,9 @@
 //! The state and events of every container of a Docker daemon, for Prometheus and OpenTelemetry.
 
 pub mod config;
+pub mod docker;
 pub mod inventory;
 pub mod metrics;
 pub mod stats;
+pub mod tls;
 pub mod version;

@@ -367,3 +367,14 @@ impl Default for Web {
         }
     }
 }
+
+impl Events {
+    /// The actions that exist with 0 for every container: those of `start_at_zero` that are counted at all.
+    pub fn counted_at_zero(&self) -> impl Iterator<Item = &str> {
+        let containers = self.types.iter().any(|t| t == "*" || t == "container");
+        self.start_at_zero.iter().map(String::as_str).filter(move |action| {
+            let base = action.split_once(':').map_or(*action, |(base, _)| base);
+            containers && !self.excluded.iter().any(|excluded| excluded == action || excluded == base)
+        })
+    }
+}

@@ -87,11 +87,17 @@ struct State {
 }
 
 impl Writer {
-    /// Puts a whole list in the place of everything that is known, and shows it.
-    pub fn replace(&self, containers: Vec<Arc<Container>>) {
-        let fresh: BTreeMap<Text, Arc<Container>> =
+    /// Puts a whole list in the place of everything that is known, and shows it. What is known of the
+    /// containers in `keep` stays as it is.
+    pub fn replace(&self, containers: Vec<Arc<Container>>, keep: &[Text]) {
+        let mut fresh: BTreeMap<Text, Arc<Container>> =
             containers.into_iter().map(|c| (Arc::clone(&c.id), c)).collect();
         let mut state = lock(&self.shared);
+        for id in keep {
+            if let Some(known) = state.containers.get(id) {
+                fresh.entry(Arc::clone(id)).or_insert_with(|| Arc::clone(known));
+            }
+        }
         if !state.visible || !state.complete || state.containers != fresh {
             state.containers = fresh;
             state.containers_changed();

@@ -66,7 +66,7 @@ fn nothing_is_shown_before_the_first_whole_list() {
     writer.upsert(container("a", "early"));
     assert!(names(&reader).is_empty());
     assert!(!reader.is_complete());
-    writer.replace(vec![container("a", "early"), container("b", "late")]);
+    writer.replace(vec![container("a", "early"), container("b", "late")], &[]);
     assert_eq!(names(&reader), ["early", "late"]);
     assert!(reader.is_complete());
 }
@@ -74,21 +74,29 @@ fn nothing_is_shown_before_the_first_whole_list() {
 #[test]
 fn what_is_withheld_comes_back_with_a_list_only() {
     let (writer, reader) = inventory();
-    writer.replace(vec![container("a", "one")]);
+    writer.replace(vec![container("a", "one")], &[]);
     writer.withhold();
     writer.upsert(container("a", "one"));
     assert!(names(&reader).is_empty());
-    writer.replace(vec![container("a", "one")]);
+    writer.replace(vec![container("a", "one")], &[]);
     assert_eq!(names(&reader), ["one"]);
+}
+
+#[test]
+fn what_a_list_could_not_inspect_is_kept_if_it_was_known() {
+    let (writer, reader) = inventory();
+    writer.replace(vec![container("a", "one"), container("b", "two")], &[]);
+    writer.replace(vec![container("c", "three")], &["a".into(), "d".into()]);
+    assert_eq!(names(&reader), ["one", "three"]);
 }
 
 #[test]
 fn the_generation_changes_with_the_containers_and_not_without() {
     let (writer, reader) = inventory();
-    writer.replace(vec![container("a", "one")]);
+    writer.replace(vec![container("a", "one")], &[]);
     let first = reader.snapshot().containers.generation;
     writer.upsert(container("a", "one"));
-    writer.replace(vec![container("a", "one")]);
+    writer.replace(vec![container("a", "one")], &[]);
     writer.remove("b");
     assert_eq!(reader.snapshot().containers.generation, first);
     writer.upsert(container("a", "other"));
@@ -98,7 +106,7 @@ fn the_generation_changes_with_the_containers_and_not_without() {
 #[test]
 fn an_event_leaves_the_containers_as_they_are() {
     let (writer, reader) = inventory();
-    writer.replace(vec![container("a", "one")]);
+    writer.replace(vec![container("a", "one")], &[]);
     let before = reader.snapshot();
     writer.count(event("start", "one"), Instant::now());
     let after = reader.snapshot();
@@ -109,7 +117,7 @@ fn an_event_leaves_the_containers_as_they_are() {
 #[test]
 fn a_known_container_has_zero_counts_until_its_first_event() {
     let (writer, reader) = inventory();
-    writer.replace(vec![container("a", "one")]);
+    writer.replace(vec![container("a", "one")], &[]);
     assert_eq!(counts(&reader), HashMap::from([(key("oom", "one"), 0)]));
     writer.count(event("oom", "one"), Instant::now());
     assert_eq!(counts(&reader), HashMap::from([(key("oom", "one"), 1)]));
@@ -120,7 +128,7 @@ fn a_known_container_has_zero_counts_until_its_first_event() {
 #[test]
 fn a_zero_count_goes_with_its_container() {
     let (writer, reader) = inventory();
-    writer.replace(vec![container("a", "one")]);
+    writer.replace(vec![container("a", "one")], &[]);
     writer.remove("a");
     assert!(counts(&reader).is_empty());
 }
@@ -130,7 +138,7 @@ fn a_sandbox_has_no_zero_counts() {
     let (writer, reader) = inventory();
     let mut pause = (*container("a", "k8s_POD")).clone();
     pause.event_identity.sandbox = true;
-    writer.replace(vec![Arc::new(pause)]);
+    writer.replace(vec![Arc::new(pause)], &[]);
     assert!(counts(&reader).is_empty());
 }
 
@@ -138,7 +146,7 @@ fn a_sandbox_has_no_zero_counts() {
 fn a_count_is_kept_for_its_retention_and_while_its_name_exists() {
     let (writer, reader) = inventory();
     let start = Instant::now();
-    writer.replace(vec![container("a", "stays"), container("b", "goes")]);
+    writer.replace(vec![container("a", "stays"), container("b", "goes")], &[]);
     writer.count(event("die", "stays"), start);
     writer.count(event("die", "goes"), start);
     writer.remove("b");
@@ -151,7 +159,7 @@ fn a_count_is_kept_for_its_retention_and_while_its_name_exists() {
 #[test]
 fn a_recreated_container_goes_on_from_its_count() {
     let (writer, reader) = inventory();
-    writer.replace(vec![container("a", "web")]);
+    writer.replace(vec![container("a", "web")], &[]);
     writer.count(event("die", "web"), Instant::now());
     writer.remove("a");
     writer.upsert(container("b", "web"));
@@ -162,6 +170,6 @@ fn a_recreated_container_goes_on_from_its_count() {
 #[test]
 fn containers_that_share_a_label_set_share_its_zero() {
     let (writer, reader) = inventory();
-    writer.replace(vec![container("a", "twin"), container("b", "twin")]);
+    writer.replace(vec![container("a", "twin"), container("b", "twin")], &[]);
     assert_eq!(counts(&reader), HashMap::from([(key("oom", "twin"), 0)]));
 }

@@ -1,0 +1,390 @@
+//! Carries the watcher's actions out, and brings back what comes of them.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::answer::{Oddity, Selection};
+use super::client::Client;
+use super::event::Event;
+use super::transport::EndpointError;
+use super::watcher::{Action, Change, Input, Note, Settings, Watcher};
+use crate::config::Config;
+use crate::inventory::Writer;
+use crate::stats::Stats;
+
+/// Batches of events between the stream and the watcher. When it is full, the stream waits; a daemon that then
+/// skips events is found out by the next list.
+const STREAM_QUEUE: usize = 256;
+/// An event that is longer than this is none.
+const LONGEST_EVENT: usize = 1024 * 1024;
+/// Oddities that are remembered, so that each is logged once.
+const LOGGED_ODDITIES: usize = 1000;
+
+/// Follows a daemon and keeps the inventory true to it.
+pub struct Driver {
+    config: Config,
+    selection: Arc<Selection>,
+    settings: Settings,
+    client: Client,
+    writer: Writer,
+    stats: Arc<Stats>,
+    /// What is under way on the present connection; dropping it ends all of it.
+    tasks: JoinSet<Done>,
+    stream: mpsc::Receiver<Input>,
+    odd: OddityLog,
+}
+
+impl Driver {
+    /// Looks at the daemon's address and certificates; the daemon itself need not be there.
+    pub fn new(config: &Config, writer: Writer, stats: Arc<Stats>) -> Result<Self, EndpointError> {
+        let settings = Settings {
+            docker: config.docker.clone(),
+            events: config.events.clone(),
+            names: config.containers.names.clone(),
+            longest_backoff: longest_backoff(&config.docker.host),
+        };
+        let selection = Arc::new(Selection {
+            labels: config.containers.labels.clone(),
+            event_labels: config.events.labels.clone(),
+        });
+        let odd = OddityLog { stats: Arc::clone(&stats), logged: Arc::default() };
+        Ok(Self {
+            client: Client::new(&config.docker)?,
+            config: config.clone(),
+            selection,
+            settings,
+            writer,
+            stats,
+            tasks: JoinSet::new(),
+            stream: mpsc::channel(1).1,
+            odd,
+        })
+    }
+
+    /// Follows the daemon until it is told to stop.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut watcher = Watcher::new(self.settings.clone(), Instant::now().into_std());
+        let mut actions = Vec::new();
+        let mut input = Input::Tick;
+        loop {
+            watcher.step(Instant::now().into_std(), SystemTime::now(), input, &mut actions);
+            for action in actions.drain(..) {
+                self.carry_out(action);
+            }
+            input = tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some(input) = self.stream.recv() => input,
+                Some(done) = self.tasks.join_next() => match done {
+                    Ok(Done::Input(input)) => input,
+                    Ok(Done::Connected(Ok(client))) => {
+                        self.client = *client;
+                        Input::Connected(Ok(()))
+                    }
+                    Ok(Done::Connected(Err(why))) => Input::Connected(Err(why)),
+                    // A defect of ours; a new connection recovers from it. Nothing else ends a task early:
+                    // those of an old connection went with their set.
+                    Err(error) => Input::Broken(error.to_string()),
+                },
+                () = tokio::time::sleep_until(watcher.deadline().into()) => Input::Tick,
+            };
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Connect => self.connect(),
+            Action::OpenStream { since } => self.open_stream(since),
+            Action::List => {
+                let (client, odd) = (self.client.clone(), self.odd.clone());
+                self.tasks.spawn(async move {
+                    let mut oddities = Vec::new();
+                    let list = client.list(&mut oddities).await;
+                    odd.log("list", oddities);
+                    Done::Input(Input::Listed(list))
+                });
+            }
+            Action::Inspect(id) => {
+                let (client, odd) = (self.client.clone(), self.odd.clone());
+                let selection = Arc::clone(&self.selection);
+                self.tasks.spawn(async move {
+                    let mut oddities = Vec::new();
+                    let outcome = client.inspect(&id, &selection, &mut oddities).await;
+                    odd.log(&id, oddities);
+                    Done::Input(Input::Inspected { id, outcome })
+                });
+            }
+            Action::Ping => {
+                let client = self.client.clone();
+                let within = ping_timeout(&self.config.docker);
+                self.tasks.spawn(async move { Done::Input(Input::Ponged(client.ping(within).await)) });
+            }
+            Action::Close => {
+                self.tasks = JoinSet::new();
+                self.stream = mpsc::channel(1).1;
+            }
+            Action::Change(change) => self.change(change),
+            Action::Note(note) => self.note(note),
+        }
+    }
+
+    fn connect(&mut self) {
+        let (client, config) = (self.client.clone(), self.config.docker.clone());
+        self.tasks.spawn(async move { Done::Connected(client.connect(&config).await.map(Box::new)) });
+    }
+
+    /// The stream has a task of its own that reads as fast as the daemon sends: a subscriber that does not read
+    /// for a tenth of a second is skipped without a word. Its opening, its events and its end come through one
+    /// queue, and so in their order.
+    fn open_stream(&mut self, since: Option<SystemTime>) {
+        let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
+        self.stream = receiver;
+        let (client, odd) = (self.client.clone(), self.odd.clone());
+        let (selection, types) = (Arc::clone(&self.selection), self.config.events.types.clone());
+        self.tasks.spawn(async move {
+            let opened = client.events(&types, since).await;
+            let (result, body) = match opened {
+                Ok(body) => (Ok(()), Some(body)),
+                Err(why) => (Err(format!("no event stream: {why}")), None),
+            };
+            // Where nobody receives any more, the connection has been given up.
+            if sender.send(Input::StreamOpened(result)).await.is_ok()
+                && let Some(body) = body
+            {
+                let why = read_events(body, &selection, &odd, &sender).await;
+                let _ = sender.send(Input::StreamEnded(why)).await;
+            }
+            Done::Input(Input::Tick)
+        });
+    }
+
+    fn change(&self, change: Change) {
+        match change {
+            Change::Replace { containers, keep } => self.writer.replace(containers, &keep),
+            Change::Upsert(container) => self.writer.upsert(container),
+            Change::Remove(id) => self.writer.remove(&id),
+            Change::Count(labels) => self.writer.count(labels, Instant::now().into_std()),
+            Change::Withhold => {
+                warn!(
+                    "the daemon has not answered for {:?}: container series are withheld",
+                    self.config.docker.stale_after
+                );
+                self.writer.withhold();
+            }
+            Change::Sweep => self.writer.sweep(Instant::now().into_std()),
+        }
+        self.stats.containers.set(self.writer.len() as u64);
+    }
+
+    fn note(&self, note: Note) {
+        let stats = &self.stats;
+        match note {
+            Note::StreamOpened => {
+                stats.event_streams.increment();
+                debug!("the event stream is open");
+            }
+            Note::Up => {
+                stats.up.set(true);
+                info!(host = self.config.docker.host, containers = self.writer.len(), "following the daemon");
+            }
+            Note::Down(why) => {
+                stats.up.set(false);
+                warn!(host = self.config.docker.host, why, "lost the daemon; trying again");
+            }
+            Note::StillDown(why) => self.odd.once("no daemon", &why, |why| {
+                warn!(host = self.config.docker.host, why, "cannot follow the daemon; trying again");
+            }),
+            Note::Synced { containers } => {
+                stats.synced(SystemTime::now());
+                debug!(containers, "took over a whole list");
+            }
+            Note::SyncFailed(why) => {
+                stats.syncs_error.increment();
+                warn!(why, "could not list the containers; trying again");
+            }
+            Note::Gap => {
+                stats.event_gaps.increment();
+                warn!("events may have been missed while the daemon was away");
+            }
+            Note::Inspected => stats.inspects_ok.increment(),
+            Note::InspectGone => stats.inspects_gone.increment(),
+            Note::InspectFailed { id, why, first } => {
+                stats.inspects_error.increment();
+                if first {
+                    warn!(container = &*id, why, "could not inspect a container; trying again");
+                }
+            }
+            Note::Event(event) => {
+                if self.config.events.log {
+                    info!(
+                        r#type = &*event.kind,
+                        action = &*event.logged_action(self.config.events.exec_command),
+                        name = event.identity.name.as_deref(),
+                        id = &*event.actor,
+                        "event"
+                    );
+                }
+            }
+            Note::Applied(time) => {
+                // The daemon's clock may be another than ours, and ahead of it.
+                stats.event_applied(SystemTime::now().duration_since(time).unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// What a task comes back with.
+enum Done {
+    Connected(Result<Box<Client>, String>),
+    Input(Input),
+}
+
+/// Reads until the stream ends, and says why it did.
+async fn read_events(
+    mut body: Incoming,
+    selection: &Selection,
+    odd: &OddityLog,
+    sender: &mpsc::Sender<Input>,
+) -> String {
+    let mut lines = Lines::default();
+    loop {
+        let chunk = match body.frame().await {
+            None => return "the daemon has closed the event stream".into(),
+            Some(Err(error)) => return format!("the event stream broke off: {error}"),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(chunk) => chunk,
+                Err(_) => continue,
+            },
+        };
+        let mut oddities = Vec::new();
+        let events: Vec<Event> = lines
+            .push(chunk)
+            .into_iter()
+            .filter_map(|line| match line {
+                Ok(line) => Event::read(&line, selection, &mut oddities),
+                Err(()) => {
+                    oddities.push(Oddity::new("event", "longer than an event can be"));
+                    None
+                }
+            })
+            .collect();
+        odd.log("event stream", oddities);
+        if !events.is_empty() && sender.send(Input::Events(events)).await.is_err() {
+            return "nobody listens any more".into();
+        }
+    }
+}
+
+/// Makes lines of chunks. A line that grows too long is dropped, and what follows it is read again.
+#[derive(Default)]
+struct Lines {
+    rest: BytesMut,
+    skipping: bool,
+}
+
+impl Lines {
+    fn push(&mut self, chunk: Bytes) -> Vec<Result<Bytes, ()>> {
+        let mut lines = Vec::new();
+        let mut chunk = chunk;
+        while let Some(end) = chunk.iter().position(|&byte| byte == b'\n') {
+            let head = chunk.split_to(end);
+            chunk.advance(1);
+            let line = if self.rest.is_empty() {
+                head
+            } else {
+                self.rest.extend_from_slice(&head);
+                self.rest.split().freeze()
+            };
+            if std::mem::take(&mut self.skipping) {
+                continue;
+            }
+            if !line.iter().all(u8::is_ascii_whitespace) {
+                lines.push(Ok(line));
+            }
+        }
+        if !self.skipping {
+            self.rest.extend_from_slice(&chunk);
+            if self.rest.len() > LONGEST_EVENT {
+                self.rest = BytesMut::new();
+                self.skipping = true;
+                lines.push(Err(()));
+            }
+        }
+        lines
+    }
+}
+
+/// Counts what could not be read, and logs each thing once.
+#[derive(Clone)]
+struct OddityLog {
+    stats: Arc<Stats>,
+    logged: Arc<Mutex<HashSet<(String, String)>>>,
+}
+
+impl OddityLog {
+    fn log(&self, place: &str, oddities: Vec<Oddity>) {
+        for Oddity { what, value } in oddities {
+            self.stats.unreadable.increment();
+            self.once(&what, &value, |value| {
+                warn!(place, what, value, "the daemon says what cannot be read")
+            });
+        }
+    }
+
+    fn once(&self, what: &str, value: &str, log: impl FnOnce(&str)) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.len() >= LOGGED_ODDITIES {
+            logged.clear();
+        }
+        if logged.insert((what.to_owned(), value.to_owned())) {
+            log(value);
+        }
+    }
+}
+
+/// Short enough that a daemon which has stopped is noticed before what is known of it is stale.
+fn ping_timeout(config: &crate::config::Docker) -> Duration {
+    config.timeout.min(config.stale_after / 2).max(Duration::from_millis(100))
+}
+
+/// A socket of this host can be tried often. Each try over ssh logs in on another host.
+fn longest_backoff(host: &str) -> Duration {
+    if host.starts_with("ssh://") { Duration::from_secs(10) } else { Duration::from_millis(500) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(chunks: &[&[u8]]) -> Vec<Result<String, ()>> {
+        let mut lines = Lines::default();
+        let pushed = chunks.iter().flat_map(|chunk| lines.push(Bytes::copy_from_slice(chunk)));
+        pushed.map(|line| line.map(|line| String::from_utf8_lossy(&line).into_owned())).collect()
+    }
+
+    #[test]
+    fn lines_are_found_wherever_chunks_end() {
+        assert_eq!(
+            lines(&[b"{1}\n{2", b"", b"}", b"\n\n \n{3}\n{4"]),
+            ["{1}", "{2}", "{3}"].map(|l| Ok(l.into()))
+        );
+    }
+
+    #[test]
+    fn a_line_without_end_costs_only_itself() {
+        let long = vec![b'x'; LONGEST_EVENT];
+        assert_eq!(
+            lines(&[b"{1}\nx", &long, &long, b"x\n{2}\n"]),
+            [Ok("{1}".into()), Err(()), Ok("{2}".into())]
+        );
+    }
+}

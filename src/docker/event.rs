@@ -1,0 +1,329 @@
+//! A daemon's event, as this program sees it.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::answer::{Oddity, Selection, event_identity, label_map};
+use crate::config::{Events, ExecCommand};
+use crate::inventory::{EventIdentity, EventLabels, Text};
+
+/// An event, under Docker's names whatever the daemon is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Event {
+    /// `container`, `image`, `network` …
+    pub(super) kind: Text,
+    /// The action with what follows its colon: `start`, `health_status: healthy` …
+    pub(super) action: Text,
+    /// What the event is about.
+    pub(super) actor: Text,
+    /// When it happened by the daemon's clock, where the daemon says so.
+    pub(super) time: Option<SystemTime>,
+    /// What it is counted under, beside action and kind.
+    pub(super) identity: EventIdentity,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawEvent<'a> {
+    #[serde(borrow, rename = "Type")]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow, rename = "Action")]
+    action: Option<&'a RawValue>,
+    #[serde(borrow, rename = "Actor")]
+    actor: Option<&'a RawValue>,
+    #[serde(borrow)]
+    time: Option<&'a RawValue>,
+    #[serde(borrow, rename = "timeNano")]
+    time_nano: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "PascalCase")]
+struct RawActor<'a> {
+    #[serde(borrow, rename = "ID")]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    attributes: Option<&'a RawValue>,
+}
+
+/// Attributes that are not container labels, though they stand among them.
+const NAME: &str = "name";
+const IMAGE: &str = "image";
+
+impl Event {
+    /// Reads one event of the stream. Without a kind and an action it says nothing.
+    pub(super) fn read(json: &[u8], selection: &Selection, odd: &mut Vec<Oddity>) -> Option<Self> {
+        use super::answer::{field, object, only_object};
+        let Ok(raw) = only_object::<RawEvent<'_>>(json) else {
+            odd.push(Oddity::new("event", &String::from_utf8_lossy(json)));
+            return None;
+        };
+        let actor: RawActor<'_> = object(raw.actor, "event's Actor", odd);
+        let attributes = label_map(actor.attributes, odd);
+        let kind = field::<String>(raw.kind, "event's Type", odd);
+        let action = field::<String>(raw.action, "event's Action", odd).filter(|action| !action.is_empty());
+        let (Some(kind), Some(action)) = (kind, action) else {
+            odd.push(Oddity::new("event", &String::from_utf8_lossy(json)));
+            return None;
+        };
+        let time = field::<u64>(raw.time_nano, "event's timeNano", odd)
+            .filter(|&nanos| nanos > 0)
+            .map(Duration::from_nanos)
+            .or_else(|| field::<u64>(raw.time, "event's time", odd).map(Duration::from_secs));
+        let actor = field::<String>(actor.id, "event's Actor.ID", odd).unwrap_or_default();
+        Some(Self {
+            action: docker_action(&kind, &action, &attributes).into(),
+            identity: identity(&kind, &actor, &attributes, selection),
+            kind: kind.into(),
+            actor: actor.into(),
+            time: time.and_then(|since_epoch| UNIX_EPOCH.checked_add(since_epoch)),
+        })
+    }
+
+    /// The action without what follows its colon.
+    pub(super) fn base_action(&self) -> &str {
+        self.action.split_once(':').map_or(&*self.action, |(base, _)| base)
+    }
+
+    /// Whether this is about a container.
+    pub(super) fn is_container(&self) -> bool {
+        &*self.kind == "container"
+    }
+
+    /// What tells this event from every other that the daemon sends. `None` where the daemon does not say when it
+    /// happened: then two that look alike are two.
+    pub(super) fn key(&self) -> Option<u64> {
+        let mut hasher = DefaultHasher::new();
+        (self.time?, &self.kind, &self.action, &self.actor).hash(&mut hasher);
+        Some(hasher.finish())
+    }
+
+    /// What it is counted under, or `None` where it is not counted.
+    pub(super) fn labels(&self, config: &Events) -> Option<EventLabels> {
+        if self.identity.sandbox
+            || !config.types.iter().any(|t| t == "*" || **t == *self.kind)
+            || config.excluded.iter().any(|e| **e == *self.action || e == self.base_action())
+        {
+            return None;
+        }
+        Some(EventLabels {
+            event: without_command_line(&self.action, config.exec_command),
+            kind: Text::clone(&self.kind),
+            identity: self.identity.clone(),
+        })
+    }
+
+    /// The action as it may be logged.
+    pub(super) fn logged_action(&self, keep: ExecCommand) -> Text {
+        without_command_line(&self.action, keep)
+    }
+
+    /// What happens to what is known of a container.
+    pub(super) fn effect(&self) -> Effect {
+        if !self.is_container() || !super::answer::is_id(&self.actor) {
+            return Effect::Nothing;
+        }
+        match self.base_action() {
+            "destroy" => Effect::Gone,
+            // Health checks flood a host with the exec ones, three a probe. None of these changes anything that
+            // is shown. An action that is not known may.
+            "exec_create" | "exec_start" | "exec_die" | "exec_detach" | "top" | "attach" | "detach"
+            | "resize" | "commit" | "copy" | "export" | "archive-path" | "extract-to-dir" | "prune" => {
+                Effect::Nothing
+            }
+            _ => Effect::Changed,
+        }
+    }
+}
+
+/// What an event means for what is known of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Nothing that is shown.
+    Nothing,
+    /// It may not be as it was.
+    Changed,
+    /// It is no more.
+    Gone,
+}
+
+/// Podman's actions under Docker's names.
+fn docker_action(kind: &str, action: &str, attributes: &BTreeMap<String, String>) -> String {
+    if kind != "container" {
+        return action.to_owned();
+    }
+    match action {
+        "died" => "die".to_owned(),
+        "remove" => "destroy".to_owned(),
+        "exec" => "exec_start".to_owned(),
+        "exec_died" => "exec_die".to_owned(),
+        "health_status" => match attributes.get("health_status").or_else(|| attributes.get("healthStatus")) {
+            Some(status) if !status.is_empty() => format!("health_status: {status}"),
+            _ => action.to_owned(),
+        },
+        _ => action.to_owned(),
+    }
+}
+
+/// Names are labels where there is a bounded number of them: containers, images, networks, services … but not
+/// volumes, whose names are often made up for one use.
+fn identity(
+    kind: &str,
+    actor: &str,
+    attributes: &BTreeMap<String, String>,
+    selection: &Selection,
+) -> EventIdentity {
+    let name = attributes.get(NAME).map(|name| Text::from(name.strip_prefix('/').unwrap_or(name)));
+    if kind == "container" {
+        let image = attributes.get(IMAGE).map(|image| Text::from(image.as_str()));
+        return event_identity(name.as_ref(), image.as_ref(), attributes, &selection.event_labels);
+    }
+    let bounded =
+        matches!(kind, "image" | "network" | "service" | "node" | "secret" | "config" | "plugin" | "daemon");
+    let name = name.filter(|name| bounded && **name != *actor);
+    EventIdentity { name, ..EventIdentity::default() }
+}
+
+/// What follows `exec_create:` and `exec_start:` is a command line: there is no end to them, and they can hold
+/// secrets.
+fn without_command_line(action: &Text, keep: ExecCommand) -> Text {
+    let Some((base @ ("exec_create" | "exec_start"), command)) = action.split_once(':') else {
+        return Text::clone(action);
+    };
+    match keep {
+        ExecCommand::Full => Text::clone(action),
+        ExecCommand::None => base.into(),
+        ExecCommand::Program => {
+            let program = command.split_whitespace().next().unwrap_or_default();
+            let program = program.rsplit('/').find(|part| !part.is_empty()).unwrap_or_default();
+            if program.is_empty() { base.into() } else { format!("{base}: {program}").into() }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Filter;
+
+    fn read(json: &str) -> Result<Event, Vec<Oddity>> {
+        let selection = Selection { labels: Filter::all(), event_labels: Filter::none() };
+        let mut odd = Vec::new();
+        Event::read(json.as_bytes(), &selection, &mut odd).ok_or(odd)
+    }
+
+    fn container_event(action: &str, attributes: &str) -> Event {
+        read(&format!(
+            r#"{{"Type":"container","Action":"{action}","Actor":{{"ID":"0123","Attributes":{{{attributes}}}}},
+            "scope":"local","time":1795245113,"timeNano":1795245113030188422}}"#
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_event_is_read_without_the_fields_that_new_engines_leave_out() {
+        let event = container_event("start", r#""name":"web","image":"nginx:1""#);
+        assert_eq!((&*event.kind, &*event.action, &*event.actor), ("container", "start", "0123"));
+        assert_eq!(event.identity.name.as_deref(), Some("web"));
+        assert_eq!(event.identity.image.as_deref(), Some("nginx:1"));
+        assert_eq!(event.time, Some(UNIX_EPOCH + Duration::from_nanos(1_795_245_113_030_188_422)));
+    }
+
+    #[test]
+    fn what_is_no_event_is_said_so() {
+        for json in ["", "7", "{", "{}", r#"{"Type":"container"}"#, r#"{"Type":1,"Action":"x"}"#] {
+            assert!(!read(json).unwrap_err().is_empty(), "{json}");
+        }
+    }
+
+    #[test]
+    fn podmans_actions_get_dockers_names() {
+        for (podman, docker) in [
+            ("died", "die"),
+            ("remove", "destroy"),
+            ("exec", "exec_start"),
+            ("exec_died", "exec_die"),
+            ("start", "start"),
+            ("cleanup", "cleanup"),
+        ] {
+            assert_eq!(&*container_event(podman, "").action, docker);
+        }
+        let health = container_event("health_status", r#""health_status":"unhealthy""#);
+        assert_eq!(&*health.action, "health_status: unhealthy");
+        assert_eq!(health.effect(), Effect::Changed);
+    }
+
+    #[test]
+    fn only_what_can_change_a_container_does() {
+        for action in ["create", "start", "die", "oom", "rename", "health_status: healthy", "something-new"] {
+            assert_eq!(container_event(action, "").effect(), Effect::Changed, "{action}");
+        }
+        for action in ["exec_start: /bin/sh -c true", "exec_create: x", "exec_die", "top", "attach", "resize"]
+        {
+            assert_eq!(container_event(action, "").effect(), Effect::Nothing, "{action}");
+        }
+        assert_eq!(container_event("destroy", "").effect(), Effect::Gone);
+        let image = read(r#"{"Type":"image","Action":"destroy","Actor":{"ID":"0123"}}"#).unwrap();
+        assert_eq!(image.effect(), Effect::Nothing);
+    }
+
+    #[test]
+    fn command_lines_are_cut_to_the_program() {
+        for (action, none, program) in [
+            ("exec_start: /bin/sh -c 'curl -u me:secret'", "exec_start", "exec_start: sh"),
+            ("exec_start: bash", "exec_start", "exec_start: bash"),
+            ("exec_start:   ", "exec_start", "exec_start"),
+            ("exec_start: /", "exec_start", "exec_start"),
+            ("exec_create: ./run/it --now", "exec_create", "exec_create: it"),
+            ("health_status: healthy", "health_status: healthy", "health_status: healthy"),
+        ] {
+            let action = Text::from(action);
+            assert_eq!(&*without_command_line(&action, ExecCommand::None), none);
+            assert_eq!(&*without_command_line(&action, ExecCommand::Program), program);
+            assert_eq!(without_command_line(&action, ExecCommand::Full), action);
+        }
+    }
+
+    #[test]
+    fn what_is_counted_is_as_the_configuration_says() {
+        let mut config = Events::default();
+        let counted = |event: &Event, config: &Events| event.labels(config).map(|l| l.event.to_string());
+        assert_eq!(counted(&container_event("start", ""), &config).as_deref(), Some("start"));
+        assert_eq!(counted(&container_event("exec_create: sh", ""), &config), None);
+        let image = read(r#"{"Type":"image","Action":"pull","Actor":{"ID":"bb:1"}}"#).unwrap();
+        assert_eq!(counted(&image, &config), None);
+        config.types = vec!["*".into()];
+        config.excluded = vec!["health_status: healthy".into()];
+        assert_eq!(counted(&image, &config).as_deref(), Some("pull"));
+        assert_eq!(counted(&container_event("health_status: healthy", ""), &config), None);
+        assert!(counted(&container_event("health_status: unhealthy", ""), &config).is_some());
+        let sandbox = container_event("start", r#""io.kubernetes.container.name":"POD""#);
+        assert_eq!(counted(&sandbox, &config), None);
+    }
+
+    #[test]
+    fn names_are_labels_only_where_there_are_few() {
+        let name = |json: &str| read(json).unwrap().identity.name.map(|n| n.to_string());
+        let network =
+            r#"{"Type":"network","Action":"connect","Actor":{"ID":"9","Attributes":{"name":"bridge"}}}"#;
+        assert_eq!(name(network).as_deref(), Some("bridge"));
+        let volume =
+            r#"{"Type":"volume","Action":"create","Actor":{"ID":"3f2a","Attributes":{"name":"3f2a"}}}"#;
+        assert_eq!(name(volume), None);
+        let untagged = r#"{"Type":"image","Action":"delete","Actor":{"ID":"sha256:1","Attributes":{"name":"sha256:1"}}}"#;
+        assert_eq!(name(untagged), None);
+    }
+
+    #[test]
+    fn events_are_told_apart_by_time_action_and_actor() {
+        let start = container_event("start", "");
+        assert_eq!(start.key(), container_event("start", "").key());
+        assert_ne!(start.key(), container_event("die", "").key());
+        let timeless = read(r#"{"Type":"container","Action":"start","Actor":{"ID":"0123"}}"#).unwrap();
+        assert_eq!(timeless.key(), None);
+    }
+}

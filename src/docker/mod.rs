@@ -1,0 +1,15 @@
+//! The daemon: asked, listened to, and followed. Nothing outside of this folder knows how.
+//!
+//! `transport` connects and lets the five calls through; `client` makes them; `answer` and `event` read what
+//! comes back; `watcher` decides what it means and what is to be done next; `driver` does it.
+
+mod answer;
+mod client;
+mod driver;
+mod event;
+mod seen;
+mod transport;
+mod watcher;
+
+pub use driver::Driver;
+pub use transport::EndpointError;

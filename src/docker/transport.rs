@@ -1,0 +1,389 @@
+//! Connections to the daemon, and the guard over what is asked of it.
+//!
+//! The daemon's socket is as good as root on its host, and mounting it read-only protects nothing. So every
+//! request of this program passes [`Transport::get`], and only the five that it needs get through.
+
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bollard::BollardRequest;
+use bytes::Bytes;
+use http::{Method, Request, Response, Uri};
+use http_body_util::Empty;
+use hyper::body::Incoming;
+use hyper::rt::ReadBufCursor;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
+
+use crate::config;
+use crate::tls::TlsError;
+
+/// Where the daemon is.
+#[derive(Clone)]
+enum Endpoint {
+    Unix(PathBuf),
+    Tcp { address: String },
+    Tls { address: String, name: ServerName<'static>, connector: TlsConnector },
+    Ssh { destination: String },
+}
+
+/// What is wrong with where the daemon is said to be.
+#[derive(Debug)]
+pub enum EndpointError {
+    /// `docker.host` is not an address.
+    Host {
+        /// What it is.
+        host: String,
+        /// What would be right.
+        hint: &'static str,
+    },
+    /// A certificate or key cannot be used.
+    Tls(TlsError),
+    /// The client library refuses its settings.
+    Client(String),
+}
+
+impl std::fmt::Display for EndpointError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host { host, hint } => {
+                write!(f, "docker.host: not a daemon's address: {host}\nhint: {hint}")
+            }
+            Self::Tls(error) => write!(f, "docker.tls: {error}"),
+            Self::Client(message) => write!(f, "docker: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for EndpointError {}
+
+/// A pool of connections to one daemon; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Transport {
+    client: Client<Connector, Empty<Bytes>>,
+    authority: Arc<str>,
+}
+
+impl Transport {
+    /// Connections are made when they are needed; this only looks at the address and the certificates.
+    pub(super) fn new(config: &config::Docker) -> Result<Self, EndpointError> {
+        let endpoint = Endpoint::parse(config)?;
+        let authority = match &endpoint {
+            Endpoint::Unix(_) | Endpoint::Ssh { .. } => "docker".into(),
+            Endpoint::Tcp { address } | Endpoint::Tls { address, .. } => address.as_str().into(),
+        };
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(30))
+            .pool_max_idle_per_host(config.inspect_concurrency)
+            .build(Connector(Arc::new(endpoint)));
+        Ok(Self { client, authority })
+    }
+
+    /// Sends a GET request, if it is one of the five.
+    pub(super) async fn get(&self, path_and_query: &str) -> io::Result<Response<Incoming>> {
+        let (path, _) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
+        if !is_allowed(path) {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                format!("GET {path} is none of the calls that this program may make"),
+            ));
+        }
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(&*self.authority)
+            .path_and_query(path_and_query)
+            .build()
+            .map_err(io::Error::other)?;
+        let request = Request::get(uri).body(Empty::new()).map_err(io::Error::other)?;
+        self.client.request(request).await.map_err(root_cause)
+    }
+
+    /// Sends a request of bollard's, through the same guard.
+    pub(super) async fn forward(
+        self,
+        request: BollardRequest,
+    ) -> Result<Response<Incoming>, bollard::errors::Error> {
+        if request.method() != Method::GET {
+            let refused = format!("{} is not a method that this program may use", request.method());
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, refused).into());
+        }
+        let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+        Ok(self.get(target).await?)
+    }
+}
+
+/// Whether `path` is that of one of the five calls, with or without the API's version before it.
+fn is_allowed(path: &str) -> bool {
+    let mut segments = path.split('/').skip(1).peekable();
+    if segments.peek().is_some_and(|first| {
+        first.strip_prefix('v').is_some_and(|v| v.bytes().all(|b| b.is_ascii_digit() || b == b'.'))
+    }) {
+        segments.next();
+    }
+    let segments: Vec<&str> = segments.collect();
+    match segments.as_slice() {
+        ["_ping" | "version" | "events"] | ["containers", "json"] => true,
+        // Ids only: a name could hold what a server or proxy on the way reads as another path.
+        ["containers", id, "json"] => !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric()),
+        _ => false,
+    }
+}
+
+/// hyper's own messages say that a connection failed; what a user needs is inside: that the socket does not
+/// exist, or that permission is denied.
+fn root_cause(error: hyper_util::client::legacy::Error) -> io::Error {
+    let mut cause: &(dyn std::error::Error + 'static) = &error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    match cause.downcast_ref::<io::Error>() {
+        Some(error) => io::Error::new(error.kind(), error.to_string()),
+        None => io::Error::other(cause.to_string()),
+    }
+}
+
+impl Endpoint {
+    fn parse(config: &config::Docker) -> Result<Self, EndpointError> {
+        let host = config.host.as_str();
+        let wrong = |hint| EndpointError::Host { host: host.to_owned(), hint };
+        let (scheme, rest) = host.split_once("://").ok_or_else(|| {
+            wrong(
+                "begin with unix://, tcp://, http://, https:// or ssh://, as in unix:///var/run/docker.sock",
+            )
+        })?;
+        match scheme {
+            "unix" if rest.is_empty() => Err(wrong("name the socket, as in unix:///var/run/docker.sock")),
+            "unix" => Ok(Self::Unix(rest.into())),
+            "tcp" | "http" | "https" => {
+                let tls = match (&config.tls, scheme) {
+                    (Some(tls), _) => Some(tls.clone()),
+                    (None, "https") => Some(config::Tls::default()),
+                    (None, _) => None,
+                };
+                // What Docker itself listens on by convention.
+                let default_port = if tls.is_some() { 2376 } else { 2375 };
+                let url = url::Url::parse(&format!("tcp://{rest}"))
+                    .map_err(|_| wrong("give a host and a port, as in tcp://127.0.0.1:2375"))?;
+                let name = url
+                    .host_str()
+                    .filter(|name| !name.is_empty())
+                    .ok_or_else(|| wrong("give a host and a port, as in tcp://127.0.0.1:2375"))?;
+                let address = format!("{name}:{}", url.port().unwrap_or(default_port));
+                let Some(tls) = tls else { return Ok(Self::Tcp { address }) };
+                let client = crate::tls::client_config(&tls).map_err(EndpointError::Tls)?;
+                let bare = name.trim_start_matches('[').trim_end_matches(']').to_owned();
+                let name = ServerName::try_from(bare)
+                    .map_err(|_| wrong("give a host name or an IP address that a certificate can name"))?;
+                Ok(Self::Tls { address, name, connector: TlsConnector::from(Arc::new(client)) })
+            }
+            "ssh" if rest.is_empty() => Err(wrong("name the host, as in ssh://user@host")),
+            "ssh" => Ok(Self::Ssh { destination: host.to_owned() }),
+            _ => Err(wrong("use unix://, tcp://, http://, https:// or ssh://")),
+        }
+    }
+
+    async fn connect(&self) -> io::Result<Box<dyn Duplex>> {
+        match self {
+            Self::Unix(path) => match UnixStream::connect(path).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(error) => Err(io::Error::new(error.kind(), format!("{}: {error}", path.display()))),
+            },
+            Self::Tcp { address } => Ok(Box::new(tcp(address).await?)),
+            Self::Tls { address, name, connector } => {
+                let stream = connector.connect(name.clone(), tcp(address).await?).await;
+                Ok(Box::new(
+                    stream
+                        .map_err(|error| io::Error::new(error.kind(), format!("{address}: TLS: {error}")))?,
+                ))
+            }
+            Self::Ssh { destination } => {
+                let stream = ssh(destination).await;
+                Ok(Box::new(stream.map_err(|error| io::Error::other(format!("{destination}: {error}")))?))
+            }
+        }
+    }
+}
+
+async fn tcp(address: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// As the docker command does it: `docker system dial-stdio` at the other end joins its standard streams to
+/// the daemon's socket.
+async fn ssh(destination: &str) -> Result<impl Duplex + use<>, openssh::Error> {
+    let session = openssh::Session::connect(destination, openssh::KnownHosts::Strict).await?;
+    let mut child = Arc::new(session)
+        .arc_command("docker")
+        .arg("system")
+        .arg("dial-stdio")
+        .stdin(openssh::Stdio::piped())
+        .stdout(openssh::Stdio::piped())
+        .spawn()
+        .await?;
+    let missing = || openssh::Error::Remote(io::Error::other("the remote command has no standard streams"));
+    let stdin = child.stdin().take().ok_or_else(missing)?;
+    let stdout = child.stdout().take().ok_or_else(missing)?;
+    Ok(tokio::io::join(SshOutput { stdout, _child: child }, stdin))
+}
+
+/// The remote command's output. The command is kept beside it because dropping it ends the connection.
+struct SshOutput {
+    stdout: openssh::ChildStdout,
+    _child: openssh::Child<Arc<openssh::Session>>,
+}
+
+impl AsyncRead for SshOutput {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stdout).poll_read(cx, buffer)
+    }
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+#[derive(Clone)]
+struct Connector(Arc<Endpoint>);
+
+impl tower::Service<Uri> for Connector {
+    type Response = DaemonStream;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<DaemonStream>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    /// There is one daemon, whatever the URI says.
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let endpoint = Arc::clone(&self.0);
+        Box::pin(async move { Ok(DaemonStream(TokioIo::new(endpoint.connect().await?))) })
+    }
+}
+
+/// A connection of any kind, in the shape that hyper takes.
+struct DaemonStream(TokioIo<Box<dyn Duplex>>);
+
+impl Connection for DaemonStream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl hyper::rt::Read for DaemonStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl hyper::rt::Write for DaemonStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_five_calls_pass_and_nothing_else() {
+        for path in [
+            "/_ping",
+            "/version",
+            "/v1.41/version",
+            "/v1.41/events",
+            "/v1.53/containers/json",
+            "/v1.41/containers/0123abc/json",
+            "/containers/0123abc/json",
+        ] {
+            assert!(is_allowed(path), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "/info",
+            "/v1.41",
+            "/v1.41/containers/0123abc/export",
+            "/v1.41/containers/0123abc/json/x",
+            "/v1.41/containers//json",
+            "/v1.41/containers/..%2f/json",
+            "/v1.41/containers/../json",
+            "/v1.41/v1.41/events",
+            "/x/v1.41/events",
+            "/images/json",
+        ] {
+            assert!(!is_allowed(path), "{path}");
+        }
+    }
+
+    fn parse(host: &str, tls: Option<config::Tls>) -> Result<Endpoint, EndpointError> {
+        Endpoint::parse(&config::Docker { host: host.into(), tls, ..Default::default() })
+    }
+
+    #[test]
+    fn the_daemons_address_is_read_as_docker_reads_it() {
+        assert!(matches!(parse("unix:///run/x.sock", None), Ok(Endpoint::Unix(p)) if p == *"/run/x.sock"));
+        let tcp = [
+            ("tcp://host", "host:2375"),
+            ("http://host:80/", "host:80"),
+            ("tcp://127.0.0.1:1234", "127.0.0.1:1234"),
+            ("tcp://[::1]:1", "[::1]:1"),
+        ];
+        for (host, expected) in tcp {
+            assert!(
+                matches!(parse(host, None), Ok(Endpoint::Tcp { address }) if address == expected),
+                "{host}"
+            );
+        }
+        let tls = Some(config::Tls::default());
+        assert!(
+            matches!(parse("tcp://host", tls), Ok(Endpoint::Tls { address, .. }) if address == "host:2376")
+        );
+        assert!(
+            matches!(parse("https://[::1]:1", None), Ok(Endpoint::Tls { address, .. }) if address == "[::1]:1")
+        );
+        assert!(
+            matches!(parse("ssh://me@host:22", None), Ok(Endpoint::Ssh { destination }) if destination == "ssh://me@host:22")
+        );
+    }
+
+    #[test]
+    fn a_wrong_address_is_told_with_what_would_be_right() {
+        for host in ["/var/run/docker.sock", "unix://", "ssh://", "tcp://", "ftp://host", ""] {
+            let Err(error) = parse(host, None) else { panic!("{host} was taken") };
+            let message = error.to_string();
+            assert!(message.contains(&format!(": {host}\nhint: ")), "{message}");
+        }
+    }
+}

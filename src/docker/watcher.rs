@@ -1,0 +1,713 @@
+//! How the daemon is followed: a state machine of pure steps.
+//!
+//! ```text
+//!            ┌──────────────────────── anything fails ────────────────────────┐
+//!            ▼                                                                │
+//!        Waiting ──time──▶ Connecting ──version──▶ Opening ──stream──▶ Syncing ──whole list──▶ Following
+//!                                                                                              │      ▲
+//!                                                                                              └resync┘
+//! ```
+//!
+//! A step takes the state, the time and one [`Input`], and gives [`Action`]s; it does no I/O and does not wait.
+//! The driver carries the actions out and brings back what comes of them.
+//!
+//! An event is a hint to inspect: it marks its container, marks are coalesced, and what the inspect answers is
+//! what is shown. The list is taken while the stream is already open, so whatever happens during it leaves a
+//! mark. What a list and its inspects bring is gathered aside and put in place whole.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::answer::ListEntry;
+use super::event::{Effect, Event};
+use super::seen::Seen;
+use crate::config::{self, Filter};
+use crate::inventory::{Container, EventLabels, Text};
+
+/// What can happen to the watcher.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// Time has passed.
+    Tick,
+    /// The daemon has been asked for its version.
+    Connected(Result<(), String>),
+    /// The event stream's headers have come, or have not.
+    StreamOpened(Result<(), String>),
+    /// Events have come, in their order.
+    Events(Vec<Event>),
+    /// The event stream is over; why.
+    StreamEnded(String),
+    /// The list has come, or has not.
+    Listed(Result<Vec<ListEntry>, String>),
+    /// A container was inspected.
+    Inspected { id: Text, outcome: Outcome },
+    /// The daemon was asked whether it is there.
+    Ponged(Result<(), String>),
+    /// Something under way has ended as it never should.
+    Broken(String),
+}
+
+/// What came of an inspect.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Found(Arc<Container>),
+    Gone,
+    Failed(String),
+}
+
+/// What the watcher wants done.
+#[derive(Debug, PartialEq)]
+pub(super) enum Action {
+    /// Ask the daemon for its version, on a new connection.
+    Connect,
+    /// Subscribe to the events, with what has happened since that moment.
+    OpenStream { since: Option<SystemTime> },
+    /// List all containers.
+    List,
+    /// Inspect one.
+    Inspect(Text),
+    /// Ask whether the daemon is there.
+    Ping,
+    /// Let go of everything that is under way.
+    Close,
+    /// Change the inventory.
+    Change(Change),
+    /// Count and log.
+    Note(Note),
+}
+
+/// A change of the inventory.
+#[derive(Debug, PartialEq)]
+pub(super) enum Change {
+    /// These are all containers there are, with what was known before of those to keep.
+    Replace { containers: Vec<Arc<Container>>, keep: Vec<Text> },
+    /// This container is now so.
+    Upsert(Arc<Container>),
+    /// This container is no more, or nothing true is known of it.
+    Remove(Text),
+    /// An event has happened.
+    Count(EventLabels),
+    /// What is known may no longer be true.
+    Withhold,
+    /// Time to drop old label sets.
+    Sweep,
+}
+
+/// What is counted and logged.
+#[derive(Debug, PartialEq)]
+pub(super) enum Note {
+    /// The event stream is open.
+    StreamOpened,
+    /// Everything is known, and the stream is open.
+    Up,
+    /// It no longer is.
+    Down(String),
+    /// Another try has failed, and nothing was known before it.
+    StillDown(String),
+    /// A whole list was taken over.
+    Synced { containers: usize },
+    /// A list has failed.
+    SyncFailed(String),
+    /// Events may have been missed.
+    Gap,
+    /// An inspect was answered.
+    Inspected,
+    /// An inspect found nothing.
+    InspectGone,
+    /// An inspect has failed.
+    InspectFailed { id: Text, why: String, first: bool },
+    /// An event has come.
+    Event(Event),
+    /// An event's effect is visible.
+    Applied(SystemTime),
+}
+
+/// What the watcher goes by.
+#[derive(Debug, Clone)]
+pub(super) struct Settings {
+    pub(super) docker: config::Docker,
+    pub(super) events: config::Events,
+    /// Which containers are of interest, by their names.
+    pub(super) names: Filter,
+    /// The longest wait between two tries to connect.
+    pub(super) longest_backoff: Duration,
+}
+
+/// An inspect waits while its container starts or is stuck. From here on it no longer counts against the
+/// concurrency, so that it does not hold up the others …
+const SLOW_INSPECT: Duration = Duration::from_millis(100);
+/// … up to so many times the concurrency.
+const MOST_INSPECTS: usize = 4;
+/// The first wait before a failed inspect is tried again; it doubles …
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+/// … up to this.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// The first wait before another try to connect; it doubles.
+const FIRST_BACKOFF: Duration = Duration::from_millis(50);
+
+/// The state.
+#[derive(Debug)]
+pub(super) struct Watcher {
+    settings: Settings,
+    phase: Phase,
+    /// Tries in a row that did not lead to a whole list.
+    failures: u32,
+    /// Containers that something is to be done for, or is being done.
+    tracks: HashMap<Text, Track>,
+    /// To be inspected because of an event.
+    urgent: VecDeque<Text>,
+    /// To be inspected because of a list.
+    routine: VecDeque<Text>,
+    /// When each inspect that is under way began.
+    under_way: HashMap<Text, Instant>,
+    /// When failed inspects are to be tried again.
+    retries: BTreeSet<(Instant, Text)>,
+    sync: Option<Sync>,
+    seen: Seen,
+    /// The last sign of life.
+    alive_at: Instant,
+    /// Since when the inventory is not known to be true; `None` while it is.
+    lost_at: Option<Instant>,
+    withheld: bool,
+    /// When events were first listened to.
+    first_opened: Option<SystemTime>,
+    overlap: Overlap,
+    /// Whether the daemon could not be reached since the last whole list: it may have restarted, and forgotten
+    /// its events.
+    was_away: bool,
+    next_ping: Instant,
+    ping_under_way: bool,
+    next_sweep: Instant,
+    random: fastrand::Rng,
+    /// The time of the last step.
+    now: Instant,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Not connected. At that time a connection is tried.
+    Waiting { until: Instant },
+    /// The version was asked for.
+    Connecting,
+    /// The event stream was asked for.
+    Opening,
+    /// The stream is open; the first list since is under way, and the inventory is as it was before.
+    Syncing,
+    /// The stream is open, the inventory complete. At that time it is checked by another list.
+    Following { next_sync: Instant },
+}
+
+/// Whether the stream goes on from where the last one ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Overlap {
+    /// There was no stream before, or nothing can have been missed.
+    NotExpected,
+    /// Nothing has been repeated yet that was seen before.
+    Expected,
+    /// Something has.
+    Found,
+}
+
+/// What is to be done for a container.
+#[derive(Debug, Default)]
+struct Track {
+    queued: bool,
+    /// The oldest event whose effect is not yet visible.
+    mark: Option<Mark>,
+    /// What the inspect that is under way will have made visible.
+    answering: Option<Mark>,
+    /// It was destroyed while an inspect was under way: whatever that says is no longer so.
+    gone: bool,
+    failures: u32,
+    retry_at: Option<Instant>,
+    /// Since when it cannot be read.
+    unreadable_since: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    event_time: Option<SystemTime>,
+}
+
+/// A list under way, with what it has brought so far.
+#[derive(Debug)]
+struct Sync {
+    began: Instant,
+    listed: bool,
+    /// Listed, and not yet inspected.
+    pending: HashSet<Text>,
+    /// Inspected.
+    found: HashMap<Text, Arc<Container>>,
+    /// Could not be inspected.
+    failed: HashSet<Text>,
+    /// Destroyed since the list was asked for, so that it may still name them.
+    gone: HashSet<Text>,
+}
+
+impl Watcher {
+    pub(super) fn new(settings: Settings, now: Instant) -> Self {
+        Self {
+            phase: Phase::Waiting { until: now },
+            failures: 0,
+            tracks: HashMap::new(),
+            urgent: VecDeque::new(),
+            routine: VecDeque::new(),
+            under_way: HashMap::new(),
+            retries: BTreeSet::new(),
+            sync: None,
+            seen: Seen::default(),
+            alive_at: now,
+            lost_at: Some(now),
+            withheld: true,
+            first_opened: None,
+            overlap: Overlap::NotExpected,
+            was_away: false,
+            next_ping: now,
+            ping_under_way: false,
+            next_sweep: now,
+            random: fastrand::Rng::new(),
+            now,
+            settings,
+        }
+    }
+
+    /// When the next [`Input::Tick`] is due.
+    pub(super) fn deadline(&self) -> Instant {
+        let mut deadline = self.next_sweep;
+        let mut earlier = |at: Instant| deadline = deadline.min(at);
+        match self.phase {
+            Phase::Waiting { until } => earlier(until),
+            Phase::Connecting | Phase::Opening => {}
+            Phase::Syncing | Phase::Following { .. } => {
+                if !self.ping_under_way {
+                    earlier(self.next_ping);
+                }
+                if let Phase::Following { next_sync } = self.phase
+                    && self.sync.is_none()
+                {
+                    earlier(next_sync);
+                }
+                if let Some((at, _)) = self.retries.first() {
+                    earlier(*at);
+                }
+                let waiting = !(self.urgent.is_empty() && self.routine.is_empty());
+                if waiting && self.under_way.len() < self.most_inspects() {
+                    let slow_at = self.under_way.values().map(|began| *began + SLOW_INSPECT);
+                    if let Some(at) = slow_at.filter(|at| *at > self.now).min() {
+                        earlier(at);
+                    }
+                }
+            }
+        }
+        if let Some(lost_at) = self.lost_at.filter(|_| !self.withheld) {
+            earlier(lost_at + self.settings.docker.stale_after);
+        }
+        deadline
+    }
+
+    /// One step.
+    pub(super) fn step(&mut self, now: Instant, wall: SystemTime, input: Input, out: &mut Vec<Action>) {
+        self.now = now;
+        match input {
+            Input::Tick => {}
+            Input::Connected(result) if self.phase == Phase::Connecting => match result {
+                Ok(()) => self.connected(now, wall, out),
+                Err(why) => self.fail(now, why, out),
+            },
+            Input::StreamOpened(result) if self.phase == Phase::Opening => match result {
+                Ok(()) => self.stream_opened(now, out),
+                Err(why) => self.fail(now, why, out),
+            },
+            Input::StreamEnded(why) if self.is_listening() => self.fail(now, why, out),
+            Input::Broken(why) => self.fail(now, format!("an internal error: {why}"), out),
+            Input::Events(events) if self.is_listening() => {
+                self.alive_at = now;
+                for event in events {
+                    self.event(event, out);
+                }
+            }
+            Input::Listed(result) if self.sync.as_ref().is_some_and(|sync| !sync.listed) => match result {
+                Ok(entries) => self.listed(now, entries, out),
+                Err(why) => self.list_failed(now, why, out),
+            },
+            Input::Inspected { id, outcome } => self.inspected(now, &id, outcome, out),
+            Input::Ponged(result) if self.ping_under_way => {
+                self.ping_under_way = false;
+                match result {
+                    Ok(()) => self.alive_at = now,
+                    Err(why) => self.fail(now, format!("no answer to a ping: {why}"), out),
+                }
+            }
+            // What was asked before a connection was given up.
+            Input::Connected(_)
+            | Input::StreamOpened(_)
+            | Input::StreamEnded(_)
+            | Input::Events(_)
+            | Input::Listed(_)
+            | Input::Ponged(_) => {}
+        }
+        self.what_is_due(now, out);
+        self.start_inspects(now, out);
+    }
+
+    /// Whether the event stream is open.
+    fn is_listening(&self) -> bool {
+        matches!(self.phase, Phase::Syncing | Phase::Following { .. })
+    }
+
+    fn what_is_due(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if let Phase::Waiting { until } = self.phase
+            && until <= now
+        {
+            self.phase = Phase::Connecting;
+            out.push(Action::Connect);
+        }
+        if let Phase::Following { next_sync } = self.phase
+            && next_sync <= now
+            && self.sync.is_none()
+        {
+            self.begin_sync(now, out);
+        }
+        if self.is_listening() {
+            if self.next_ping <= now && !self.ping_under_way {
+                self.ping_under_way = true;
+                self.next_ping = now + self.ping_interval();
+                out.push(Action::Ping);
+            }
+            while let Some((at, _)) = self.retries.first()
+                && *at <= now
+                && let Some((_, id)) = self.retries.pop_first()
+            {
+                if let Some(track) = self.tracks.get_mut(&id) {
+                    track.retry_at = None;
+                    Self::queue(&mut self.urgent, &self.under_way, track, &id);
+                }
+            }
+        }
+        if let Some(lost_at) = self.lost_at
+            && !self.withheld
+            && lost_at + self.settings.docker.stale_after <= now
+        {
+            self.withheld = true;
+            out.push(Action::Change(Change::Withhold));
+        }
+        if self.next_sweep <= now {
+            self.next_sweep = now + self.sweep_interval();
+            out.push(Action::Change(Change::Sweep));
+        }
+    }
+
+    fn connected(&mut self, now: Instant, wall: SystemTime, out: &mut Vec<Action>) {
+        self.alive_at = now;
+        self.phase = Phase::Opening;
+        // The first stream begins now; each later one repeats what came after the last event that was seen.
+        let since = self.first_opened.map(|first| self.seen.since(first));
+        self.first_opened.get_or_insert(wall);
+        if since.is_some() && (!self.seen.is_empty() || self.was_away) {
+            self.overlap = Overlap::Expected;
+        }
+        out.push(Action::OpenStream { since });
+    }
+
+    fn stream_opened(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.alive_at = now;
+        self.phase = Phase::Syncing;
+        self.next_ping = now + self.ping_interval();
+        out.push(Action::Note(Note::StreamOpened));
+        self.begin_sync(now, out);
+    }
+
+    fn begin_sync(&mut self, now: Instant, out: &mut Vec<Action>) {
+        self.sync = Some(Sync {
+            began: now,
+            listed: false,
+            pending: HashSet::new(),
+            found: HashMap::new(),
+            failed: HashSet::new(),
+            gone: HashSet::new(),
+        });
+        out.push(Action::List);
+    }
+
+    fn event(&mut self, event: Event, out: &mut Vec<Action>) {
+        if let (Some(key), Some(time)) = (event.key(), event.time)
+            && !self.seen.insert(key, time)
+        {
+            if self.overlap == Overlap::Expected {
+                self.overlap = Overlap::Found;
+            }
+            return;
+        }
+        let of_interest = !event.is_container()
+            || event.identity.name.as_deref().is_none_or(|name| self.settings.names.matches(name));
+        if of_interest && let Some(labels) = event.labels(&self.settings.events) {
+            out.push(Action::Change(Change::Count(labels)));
+        }
+        match event.effect() {
+            Effect::Nothing => {}
+            Effect::Gone => self.gone(&event.actor, out),
+            // A rename is of interest in any case: its old name may have been.
+            Effect::Changed if of_interest || event.base_action() == "rename" => {
+                let track = self.tracks.entry(Text::clone(&event.actor)).or_default();
+                track.mark.get_or_insert(Mark { event_time: event.time });
+                Self::queue(&mut self.urgent, &self.under_way, track, &event.actor);
+            }
+            Effect::Changed => {}
+        }
+        out.push(Action::Note(Note::Event(event)));
+    }
+
+    /// A container's destroy event has come, or an inspect has not found it.
+    fn gone(&mut self, id: &Text, out: &mut Vec<Action>) {
+        if let Some(sync) = &mut self.sync {
+            sync.pending.remove(id);
+            sync.found.remove(id);
+            sync.gone.insert(Text::clone(id));
+        }
+        if self.under_way.contains_key(id) {
+            let track = self.tracks.entry(Text::clone(id)).or_default();
+            track.gone = true;
+            track.mark = None;
+        } else {
+            self.forget(id);
+        }
+        out.push(Action::Change(Change::Remove(Text::clone(id))));
+    }
+
+    fn listed(&mut self, now: Instant, entries: Vec<ListEntry>, out: &mut Vec<Action>) {
+        self.alive_at = now;
+        let Some(sync) = &mut self.sync else { return };
+        sync.listed = true;
+        for entry in entries {
+            let of_interest = entry.name.is_empty() || self.settings.names.matches(&entry.name);
+            // What was inspected since the list was asked for is newer than the list.
+            if !of_interest || sync.gone.contains(&entry.id) || sync.found.contains_key(&entry.id) {
+                continue;
+            }
+            sync.pending.insert(Text::clone(&entry.id));
+            let track = self.tracks.entry(Text::clone(&entry.id)).or_default();
+            Self::queue(&mut self.routine, &self.under_way, track, &entry.id);
+        }
+        self.finish_sync_if_whole(now, out);
+    }
+
+    fn list_failed(&mut self, now: Instant, why: String, out: &mut Vec<Action>) {
+        out.push(Action::Note(Note::SyncFailed(why.clone())));
+        if let Phase::Following { next_sync } = &mut self.phase {
+            // The stream goes on telling what happens. Whether the daemon is there, the ping says.
+            self.sync = None;
+            *next_sync = now + Self::doubled(FIRST_RETRY, 2, self.settings.docker.resync_interval);
+        } else {
+            self.fail(now, format!("no list: {why}"), out);
+        }
+    }
+
+    fn inspected(&mut self, now: Instant, id: &Text, outcome: Outcome, out: &mut Vec<Action>) {
+        let Some(began) = self.under_way.remove(id) else { return };
+        let Some(track) = self.tracks.get_mut(id) else { return };
+        let answered = track.answering.take();
+        let destroyed = track.gone;
+        match outcome {
+            _ if destroyed => {}
+            Outcome::Found(container) => {
+                self.alive_at = now;
+                track.failures = 0;
+                track.unreadable_since = None;
+                out.push(Action::Note(Note::Inspected));
+                self.found(began, container, answered, out);
+            }
+            Outcome::Gone => {
+                out.push(Action::Note(Note::InspectGone));
+                self.gone(id, out);
+            }
+            Outcome::Failed(why) => {
+                let first = track.failures == 0;
+                out.push(Action::Note(Note::InspectFailed { id: Text::clone(id), why, first }));
+                self.inspect_failed(now, id, answered, out);
+            }
+        }
+        self.settle(id);
+        self.finish_sync_if_whole(now, out);
+    }
+
+    fn found(
+        &mut self,
+        began: Instant,
+        container: Arc<Container>,
+        answered: Option<Mark>,
+        out: &mut Vec<Action>,
+    ) {
+        let id = Text::clone(&container.id);
+        if !self.settings.names.matches(&container.name) {
+            if let Some(sync) = &mut self.sync {
+                sync.pending.remove(&id);
+                sync.found.remove(&id);
+            }
+            out.push(Action::Change(Change::Remove(id)));
+            return;
+        }
+        let mut for_list = false;
+        if let Some(sync) = &mut self.sync {
+            // An inspect that began before the list may be older than what the list is to check.
+            if began >= sync.began {
+                for_list = sync.pending.remove(&id);
+                sync.failed.remove(&id);
+                sync.found.insert(Text::clone(&id), Arc::clone(&container));
+            } else if sync.pending.contains(&id)
+                && let Some(track) = self.tracks.get_mut(&id)
+            {
+                Self::queue(&mut self.routine, &self.under_way, track, &id);
+            }
+        }
+        // What only the list asked for is put in place with the whole list.
+        if answered.is_some() || !for_list {
+            out.push(Action::Change(Change::Upsert(container)));
+        }
+        if let Some(time) = answered.and_then(|mark| mark.event_time) {
+            out.push(Action::Note(Note::Applied(time)));
+        }
+    }
+
+    /// The container is tried again, less and less often. What is known of it stays until it is as old as the
+    /// daemon's own silence may get.
+    fn inspect_failed(&mut self, now: Instant, id: &Text, answered: Option<Mark>, out: &mut Vec<Action>) {
+        if let Some(sync) = &mut self.sync
+            && sync.pending.remove(id)
+        {
+            sync.failed.insert(Text::clone(id));
+        }
+        let Some(track) = self.tracks.get_mut(id) else { return };
+        track.mark = answered.or(track.mark);
+        let since = *track.unreadable_since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= self.settings.docker.stale_after {
+            if let Some(sync) = &mut self.sync {
+                sync.failed.remove(id);
+            }
+            out.push(Action::Change(Change::Remove(Text::clone(id))));
+        }
+        let at = now + Self::doubled(FIRST_RETRY, track.failures, LONGEST_RETRY);
+        track.failures = track.failures.saturating_add(1);
+        track.retry_at = Some(at);
+        self.retries.insert((at, Text::clone(id)));
+    }
+
+    /// After an inspect: another one if something has happened meanwhile, or nothing more.
+    fn settle(&mut self, id: &Text) {
+        let Some(track) = self.tracks.get_mut(id) else { return };
+        if track.gone {
+            self.forget(id);
+        } else if track.mark.is_some() && track.retry_at.is_none() {
+            Self::queue(&mut self.urgent, &self.under_way, track, id);
+        } else if !track.queued && track.retry_at.is_none() && !self.under_way.contains_key(id) {
+            self.tracks.remove(id);
+        }
+    }
+
+    fn forget(&mut self, id: &Text) {
+        if let Some(track) = self.tracks.remove(id)
+            && let Some(at) = track.retry_at
+        {
+            self.retries.remove(&(at, Text::clone(id)));
+        }
+    }
+
+    fn finish_sync_if_whole(&mut self, now: Instant, out: &mut Vec<Action>) {
+        let Some(sync) = self.sync.take_if(|sync| sync.listed && sync.pending.is_empty()) else { return };
+        let containers: Vec<_> = sync.found.into_values().collect();
+        let count = containers.len();
+        out.push(Action::Change(Change::Replace { containers, keep: sync.failed.into_iter().collect() }));
+        out.push(Action::Note(Note::Synced { containers: count }));
+        let was = self.phase;
+        self.phase = Phase::Following { next_sync: now + self.settings.docker.resync_interval };
+        if was == Phase::Syncing {
+            // Only now, not at the connect: a daemon that accepts and then fails must not be hammered.
+            self.failures = 0;
+            self.lost_at = None;
+            self.withheld = false;
+            if self.overlap == Overlap::Expected {
+                out.push(Action::Note(Note::Gap));
+            }
+            self.overlap = Overlap::NotExpected;
+            self.was_away = false;
+            out.push(Action::Note(Note::Up));
+        }
+    }
+
+    /// Back to waiting. What is known is kept, and shown until it is stale.
+    fn fail(&mut self, now: Instant, why: String, out: &mut Vec<Action>) {
+        out.push(Action::Close);
+        self.was_away |= !self.is_listening();
+        self.tracks.clear();
+        self.urgent.clear();
+        self.routine.clear();
+        self.under_way.clear();
+        self.retries.clear();
+        self.sync = None;
+        self.ping_under_way = false;
+        if self.lost_at.is_none() {
+            self.lost_at = Some(self.alive_at);
+            out.push(Action::Note(Note::Down(why)));
+        } else {
+            out.push(Action::Note(Note::StillDown(why)));
+        }
+        let longest = Self::doubled(FIRST_BACKOFF, self.failures, self.settings.longest_backoff);
+        self.failures = self.failures.saturating_add(1);
+        // Jittered, so that many exporters of one daemon do not come back in step.
+        self.phase = Phase::Waiting { until: now + longest.mul_f64(0.5 + self.random.f64() / 2.0) };
+    }
+
+    fn start_inspects(&mut self, now: Instant, out: &mut Vec<Action>) {
+        loop {
+            if self.urgent.is_empty() && self.routine.is_empty() || !self.has_room(now) {
+                return;
+            }
+            let Some(id) = self.urgent.pop_front().or_else(|| self.routine.pop_front()) else { return };
+            // It may stand in both queues, or have been forgotten since.
+            let Some(track) = self.tracks.get_mut(&id).filter(|track| track.queued) else { continue };
+            track.queued = false;
+            track.answering = track.mark.take();
+            if let Some(at) = track.retry_at.take() {
+                self.retries.remove(&(at, Text::clone(&id)));
+            }
+            self.under_way.insert(Text::clone(&id), now);
+            out.push(Action::Inspect(id));
+        }
+    }
+
+    fn has_room(&self, now: Instant) -> bool {
+        let concurrency = self.settings.docker.inspect_concurrency;
+        if self.under_way.len() < concurrency {
+            return true;
+        }
+        let quick =
+            self.under_way.values().filter(|began| now.saturating_duration_since(**began) < SLOW_INSPECT);
+        self.under_way.len() < self.most_inspects() && quick.count() < concurrency
+    }
+
+    fn most_inspects(&self) -> usize {
+        self.settings.docker.inspect_concurrency.saturating_mul(MOST_INSPECTS)
+    }
+
+    /// Puts a container in a queue, unless it is in one or its inspect is under way: when that ends, a mark
+    /// that has come meanwhile leads to another.
+    fn queue(queue: &mut VecDeque<Text>, under_way: &HashMap<Text, Instant>, track: &mut Track, id: &Text) {
+        if !under_way.contains_key(id) && !track.queued {
+            track.queued = true;
+            queue.push_back(Text::clone(id));
+        }
+    }
+
+    /// Often enough that a daemon which has stopped answering is noticed before anything is stale.
+    fn ping_interval(&self) -> Duration {
+        (self.settings.docker.stale_after / 5).clamp(Duration::from_millis(100), Duration::from_secs(5))
+    }
+
+    fn sweep_interval(&self) -> Duration {
+        (self.settings.events.retention / 10).clamp(Duration::from_millis(100), Duration::from_secs(10))
+    }
+
+    fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
+        first.saturating_mul(1u32.checked_shl(times).unwrap_or(u32::MAX)).min(longest)
+    }
+}
