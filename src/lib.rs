@@ -4,6 +4,7 @@ pub mod config;
 pub mod docker;
 pub mod inventory;
 pub mod metrics;
+pub mod readers;
 pub mod stats;
 pub mod tls;
 pub mod version;

@@ -102,8 +102,8 @@ impl Collection {
     }
 }
 
-/// Registers the instruments of containers and events.
-pub fn register(meter: &Meter, collection: &Arc<Collection>) {
+/// Registers the instruments of containers.
+pub fn register_containers(meter: &Meter, collection: &Arc<Collection>) {
     for entry in catalog::CONTAINER {
         let collection = Arc::clone(collection);
         meter
@@ -115,6 +115,10 @@ pub fn register(meter: &Meter, collection: &Arc<Collection>) {
             })
             .build();
     }
+}
+
+/// Registers the instrument of events.
+pub fn register_events(meter: &Meter, collection: &Arc<Collection>) {
     let collection = Arc::clone(collection);
     meter
         .u64_observable_counter(catalog::EVENTS.name)

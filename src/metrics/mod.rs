@@ -10,7 +10,7 @@ mod instruments;
 mod own;
 
 pub use attributes::Naming;
-pub use instruments::{Collection, register};
+pub use instruments::{Collection, register_containers, register_events};
 pub use own::register as register_own;
 
 /// The instrumentation scope of every instrument.

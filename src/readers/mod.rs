@@ -1,0 +1,92 @@
+//! The readers: each collects the metrics for one purpose, from meter providers of its own.
+
+pub mod otlp;
+pub mod prometheus;
+mod resource;
+
+use std::sync::Arc;
+
+use opentelemetry::metrics::{Meter, MeterProvider};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::reader::MetricReader;
+use opentelemetry_sdk::metrics::{
+    InstrumentKind, ManualReader, MeterProviderBuilder, Pipeline, SdkMeterProvider, Temporality,
+};
+
+use crate::metrics;
+
+pub use resource::resource;
+
+/// A reader that cannot be made, with what would help.
+#[derive(Debug)]
+pub struct ReaderError {
+    message: String,
+}
+
+impl ReaderError {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+impl std::fmt::Display for ReaderError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for ReaderError {}
+
+/// A meter provider with a reader that is asked when its owner wants.
+struct Manual {
+    reader: SharedReader,
+    provider: SdkMeterProvider,
+}
+
+impl Manual {
+    fn new(
+        resource: &Resource,
+        temporality: Temporality,
+        configure: impl FnOnce(MeterProviderBuilder) -> MeterProviderBuilder,
+    ) -> Self {
+        let reader = SharedReader(Arc::new(ManualReader::builder().with_temporality(temporality).build()));
+        let builder = SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(reader.clone());
+        Self { reader, provider: configure(builder).build() }
+    }
+
+    fn meter(&self) -> Meter {
+        self.provider.meter_with_scope(metrics::scope())
+    }
+
+    fn collect(&self, metrics: &mut ResourceMetrics) -> OTelSdkResult {
+        self.reader.collect(metrics)
+    }
+}
+
+/// A provider takes its reader for itself; this one can be asked from outside.
+#[derive(Debug, Clone)]
+struct SharedReader(Arc<ManualReader>);
+
+impl MetricReader for SharedReader {
+    fn register_pipeline(&self, pipeline: std::sync::Weak<Pipeline>) {
+        self.0.register_pipeline(pipeline);
+    }
+
+    fn collect(&self, metrics: &mut ResourceMetrics) -> OTelSdkResult {
+        self.0.collect(metrics)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.0.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: std::time::Duration) -> OTelSdkResult {
+        self.0.shutdown_with_timeout(timeout)
+    }
+
+    fn temporality(&self, kind: InstrumentKind) -> Temporality {
+        self.0.temporality(kind)
+    }
+}
