@@ -5,6 +5,10 @@ pub mod docker;
 pub mod inventory;
 pub mod metrics;
 pub mod readers;
+mod run;
 pub mod stats;
 pub mod tls;
 pub mod version;
+pub mod web;
+
+pub use run::{Exporter, StartError};
