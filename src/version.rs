@@ -1,14 +1,20 @@
-//! What this is a build of.
+//! What this build is.
 
-/// The version.
+/// The version of the package.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The commit, where the build knew it.
-pub const REVISION: &str = match option_env!("DSE_REVISION") {
-    Some(revision) => revision,
-    None => "unknown",
-};
-/// The compiler, where the build knew it.
-pub const RUSTC: &str = match option_env!("DSE_RUSTC") {
-    Some(rustc) => rustc,
-    None => "unknown",
-};
+
+/// The commit that was built, or `unknown`.
+pub const REVISION: &str = env!("DSE_REVISION");
+
+/// The compiler's version, or `unknown`.
+pub const RUSTC: &str = env!("DSE_RUSTC");
+
+/// What `--version` says after the program's name.
+pub const LONG: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    " (revision ",
+    env!("DSE_REVISION"),
+    ", rustc ",
+    env!("DSE_RUSTC"),
+    ")"
+);
