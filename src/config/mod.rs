@@ -1,5 +1,102 @@
 //! The configuration: from flags, file and environment to validated types.
+//!
+//! A file goes through three steps, each in its own module: `yaml` makes a tree of its text, in which every
+//! value knows its place and references to variables are replaced; `decode` walks the tree and keeps the path;
+//! `file` knows the keys. All that is wrong is reported, not only what comes first, and nothing is taken from
+//! a file in which anything is wrong.
+//!
+//! Nothing here reads the process's environment: it is handed in as a function, so that a test need not
+//! change it.
 
+mod decode;
+mod environment;
+mod error;
+mod file;
 mod model;
+mod substitution;
+pub(crate) mod values;
+mod yaml;
 
+pub use error::Error;
+pub(crate) use error::{Invalid, Problem};
 pub use model::*;
+
+/// A look-up of an environment variable. A variable that is empty counts as unset, as OpenTelemetry says.
+pub type Environment<'e> = dyn Fn(&str) -> Option<String> + 'e;
+
+/// A configuration, and what its owner should be told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Things to log: what was accepted, but has no effect.
+    pub warnings: Vec<String>,
+}
+
+/// The configuration of a file. `name` stands before each error.
+///
+/// Of the environment, only the variables that the file refers to have an effect, and those of the Docker
+/// client where the file does not say how to reach the daemon.
+pub fn from_yaml(name: &str, text: &str, env: &Environment<'_>) -> Result<Loaded, Error> {
+    let decoder = decode::Decoder::new(name);
+    let config = match yaml::parse(name, text, env) {
+        Ok(root) => file::decode(&decoder, &root, env),
+        Err(problems) => return Err(Error::new(problems)),
+    };
+    decoder.finish(config)
+}
+
+/// The configuration without a file: the standard's `OTEL_*` variables and those of the Docker client.
+pub fn from_environment(env: &Environment<'_>) -> Result<Loaded, Error> {
+    environment::decode(env)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The keys that a walk through the reference asks for: all that there are, as it has every section.
+    fn known() -> Vec<String> {
+        let text = include_str!("../../config/reference.yaml");
+        let root = yaml::parse("reference.yaml", text, &|_| None).unwrap();
+        let decoder = decode::Decoder::new("reference.yaml");
+        file::decode(&decoder, &root, &|_| None);
+        decoder.known().into_iter().collect()
+    }
+
+    #[test]
+    fn the_reference_has_every_key() {
+        fn present(node: &yaml::Node, path: &str, keys: &mut Vec<String>) {
+            match &node.value {
+                yaml::Value::Scalar(_) => {}
+                yaml::Value::List(items) => {
+                    items.iter().for_each(|item| present(item, &format!("{path}[]"), keys));
+                }
+                yaml::Value::Map(entries) => {
+                    for entry in entries {
+                        let path = yaml::join(path, &entry.key);
+                        present(&entry.node, &path, keys);
+                        keys.push(path);
+                    }
+                }
+            }
+        }
+        let text = include_str!("../../config/reference.yaml");
+        let root = yaml::parse("reference.yaml", text, &|_| None).unwrap();
+        let mut keys = Vec::new();
+        present(&root, "", &mut keys);
+        keys.sort();
+        keys.dedup();
+        assert_eq!(keys, known());
+        assert!(keys.contains(&"meter_provider.readers[].periodic.exporter.otlp_grpc.tls.insecure".into()));
+    }
+
+    #[test]
+    fn the_document_has_every_key() {
+        let document = include_str!("../../docs/configuration.md");
+        for path in known() {
+            let key = path.rsplit('.').next().unwrap();
+            assert!(document.contains(&format!("`{key}`")), "{path} is not in docs/configuration.md");
+        }
+    }
+}

@@ -329,6 +329,32 @@ impl Default for Pull {
     }
 }
 
+impl Periodic {
+    /// A reader with the default times.
+    pub fn new(exporter: Exporter) -> Self {
+        Self {
+            interval: Duration::from_secs(60),
+            timeout: Duration::from_secs(30),
+            max_export_batch_size: 2000,
+            exporter,
+        }
+    }
+}
+
+impl Otlp {
+    /// A destination with defaults for all but its URL.
+    pub fn new(endpoint: url::Url) -> Self {
+        Self {
+            endpoint,
+            tls: Tls::default(),
+            headers: Vec::new(),
+            compression: Compression::Gzip,
+            timeout: Duration::from_secs(10),
+            temporality: Temporality::Cumulative,
+        }
+    }
+}
+
 impl Default for Docker {
     fn default() -> Self {
         Self {

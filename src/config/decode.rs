@@ -1,0 +1,399 @@
+//! The walk through the tree: sections and fields that know their path, and what is wrong with them.
+//!
+//! A decoding function asks a [`Section`] for its fields by name. The names that it asked for are the ones that
+//! are known there; whatever else the file has is an error. So there is no second list of keys to keep.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::error::{Place, listed, nearest, shown};
+use super::yaml::{Entry, Kind, Node, Scalar, Value, join};
+use super::{Config, Error, Invalid, Loaded, Problem};
+
+/// The longest time that a key can say, in milliseconds: as the standard has it for its timeouts, and short
+/// enough for any clock to be able to add it.
+pub(super) const LONGEST: i64 = i32::MAX as i64;
+
+/// Collects what a walk finds.
+pub(super) struct Decoder {
+    name: String,
+    problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<String>>,
+    known: RefCell<BTreeSet<String>>,
+}
+
+impl Decoder {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            problems: RefCell::default(),
+            warnings: RefCell::default(),
+            known: RefCell::default(),
+        }
+    }
+
+    /// The tree's root, to be read as a section.
+    pub(super) fn root<'d>(&'d self, node: &'d Node) -> Field<'d> {
+        Field { decoder: self, path: String::new(), place: node.place, node: Some(node), secret: false }
+    }
+
+    /// `config`, unless something was wrong.
+    pub(super) fn finish(self, config: Config) -> Result<Loaded, Error> {
+        let problems = self.problems.into_inner();
+        if problems.is_empty() {
+            Ok(Loaded { config, warnings: self.warnings.into_inner() })
+        } else {
+            Err(Error::new(problems))
+        }
+    }
+
+    /// Adds a problem that no field has, such as a variable's.
+    pub(super) fn problem(&self, problem: Problem) {
+        self.problems.borrow_mut().push(problem);
+    }
+
+    /// Adds a warning that no field has.
+    pub(super) fn warning(&self, warning: String) {
+        self.warnings.borrow_mut().push(format!("{}: {warning}", self.name));
+    }
+
+    /// The paths of the keys that were asked for, without the numbers of list items.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> BTreeSet<String> {
+        self.known.borrow().clone()
+    }
+}
+
+/// A key and what stands behind it, if anything does.
+#[derive(Clone)]
+pub(super) struct Field<'d> {
+    decoder: &'d Decoder,
+    path: String,
+    /// The value's place; where there is none, that of the section that could have it.
+    place: Place,
+    node: Option<&'d Node>,
+    /// Whether messages must not repeat the value.
+    secret: bool,
+}
+
+impl<'d> Field<'d> {
+    /// Whether the key is there, with a value or without.
+    pub(super) fn is_present(&self) -> bool {
+        self.node.is_some()
+    }
+
+    /// Whether the key is there with a value.
+    pub(super) fn is_given(&self) -> bool {
+        self.node.is_some_and(|node| !is_null(node))
+    }
+
+    /// Keeps the value out of messages.
+    pub(super) fn secret(mut self) -> Self {
+        self.secret = true;
+        self
+    }
+
+    /// Adds a problem with this field.
+    pub(super) fn problem(&self, invalid: Invalid) {
+        self.decoder.problem(Problem {
+            file: Some(self.decoder.name.clone()),
+            place: Some(self.place),
+            subject: self.path.clone(),
+            invalid,
+        });
+    }
+
+    /// Adds a warning about this field.
+    pub(super) fn warning(&self, message: &str) {
+        let Place { line, column } = self.place;
+        let warning = format!("{}:{line}:{column}: {}: {message}", self.decoder.name, self.path);
+        self.decoder.warnings.borrow_mut().push(warning);
+    }
+
+    /// The string, or none where there is no value or another one.
+    pub(super) fn string(&self) -> Option<&'d str> {
+        let node = self.value()?;
+        match &node.value {
+            Value::Scalar(Scalar { text, kind: Kind::String }) => Some(text),
+            Value::Scalar(_) => {
+                self.wrong("string", node, Some("put it in quotes"));
+                None
+            }
+            // `health_status: unhealthy` in a list is the way to get here.
+            Value::Map(_) => {
+                self.wrong(
+                    "string",
+                    node,
+                    Some("a colon with a space after it needs quotes around the whole"),
+                );
+                None
+            }
+            Value::List(_) => {
+                self.wrong("string", node, None);
+                None
+            }
+        }
+    }
+
+    /// The string, made into something by `parse`.
+    pub(super) fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
+        parse(self.string()?).map_err(|invalid| self.problem(invalid)).ok()
+    }
+
+    /// The boolean.
+    pub(super) fn boolean(&self) -> Option<bool> {
+        let node = self.value()?;
+        if let Value::Scalar(Scalar { kind: Kind::Bool(value), .. }) = node.value {
+            return Some(value);
+        }
+        self.wrong("boolean", node, Some("true or false, without quotes"));
+        None
+    }
+
+    /// The integer, if `range` has it.
+    pub(super) fn integer(&self, range: RangeInclusive<i64>) -> Option<i64> {
+        self.number(range, "without quotes, a point or a unit")
+    }
+
+    fn number(&self, range: RangeInclusive<i64>, hint: &str) -> Option<i64> {
+        let node = self.value()?;
+        let Value::Scalar(Scalar { kind: Kind::Int(value), text }) = &node.value else {
+            self.wrong("integer", node, Some(hint));
+            return None;
+        };
+        let value = i64::try_from(*value).ok().filter(|value| range.contains(value));
+        if value.is_none() {
+            self.problem(Invalid::value("out of range", text).hint(format!(
+                "from {} to {}",
+                range.start(),
+                range.end()
+            )));
+        }
+        value
+    }
+
+    /// A time in milliseconds, more than none.
+    pub(super) fn millis(&self) -> Option<Duration> {
+        self.time(1).map(|millis| Duration::from_millis(millis.unsigned_abs()))
+    }
+
+    /// A time in milliseconds, or 0.
+    pub(super) fn millis_or_zero(&self) -> Option<Duration> {
+        self.time(0).map(|millis| Duration::from_millis(millis.unsigned_abs()))
+    }
+
+    /// A time in milliseconds, where the standard has 0 for no limit.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        self.time(0).map(super::values::timeout)
+    }
+
+    fn time(&self, least: i64) -> Option<i64> {
+        self.number(
+            least..=LONGEST,
+            "a number of milliseconds without quotes or a unit, for example 5000 for five seconds",
+        )
+    }
+
+    /// The one of `choices` whose name is given.
+    pub(super) fn choice<T: Copy>(&self, what: &str, choices: &[(&'static str, T)]) -> Option<T> {
+        self.parse(|text| super::values::choice(text, what, choices))
+    }
+
+    /// The scalar as it is, or none where there is no value or another one.
+    pub(super) fn scalar(&self) -> Option<&'d Scalar> {
+        match &self.value()?.value {
+            Value::Scalar(scalar) => Some(scalar),
+            _ => None,
+        }
+    }
+
+    /// The list's items. `[]` is a list without any.
+    pub(super) fn items(&self) -> Option<Vec<Field<'d>>> {
+        let node = self.value()?;
+        let Value::List(items) = &node.value else {
+            self.wrong("list", node, Some("items in [], or each on a line of its own with - before it"));
+            return None;
+        };
+        let field = |(i, node): (usize, &'d Node)| Field {
+            decoder: self.decoder,
+            path: format!("{}[{i}]", self.path),
+            place: node.place,
+            node: Some(node),
+            secret: self.secret,
+        };
+        Some(items.iter().enumerate().map(field).collect())
+    }
+
+    /// How many keys the mapping has; none where it is not one.
+    pub(super) fn key_count(&self) -> Option<usize> {
+        let node = self.node?;
+        match &node.value {
+            Value::Map(entries) => Some(entries.len()),
+            _ => is_null(node).then_some(0),
+        }
+    }
+
+    /// What `decode` makes of the mapping. A key without a value is a mapping without keys; where the key is not
+    /// there, or has no mapping, nothing is decoded.
+    pub(super) fn section<T>(&self, decode: impl FnOnce(&Section<'d>) -> T) -> Option<T> {
+        let node = self.node?;
+        let entries: &'d [Entry] = match &node.value {
+            Value::Map(entries) => entries,
+            _ if is_null(node) => &[],
+            _ => {
+                self.wrong("mapping", node, Some("keys with values are expected here"));
+                return None;
+            }
+        };
+        let section =
+            Section { field: self.clone(), entries, asked: RefCell::default(), offered: RefCell::default() };
+        let decoded = decode(&section);
+        section.finish();
+        Some(decoded)
+    }
+
+    fn value(&self) -> Option<&'d Node> {
+        self.node.filter(|node| !is_null(node))
+    }
+
+    fn wrong(&self, expected: &str, node: &Node, hint: Option<&str>) {
+        let article = if expected == "integer" { "an" } else { "a" };
+        let found = match &node.value {
+            Value::List(_) => "a list".into(),
+            Value::Map(_) => "a mapping".into(),
+            Value::Scalar(_) if self.secret => "a value that is not shown".into(),
+            Value::Scalar(scalar) => match scalar.kind {
+                // Without the quotes `not an integer: 8080` would be a riddle.
+                Kind::String if expected != "mapping" => format!("{:?}", shown(&scalar.text)),
+                _ => shown(&scalar.text),
+            },
+        };
+        let mut invalid = Invalid::new(format!("not {article} {expected}: {found}"));
+        if let Some(hint) = hint {
+            invalid = invalid.hint(hint);
+        }
+        self.problem(invalid);
+    }
+}
+
+/// A mapping whose keys are being asked for.
+pub(super) struct Section<'d> {
+    field: Field<'d>,
+    entries: &'d [Entry],
+    /// Every name that was asked for.
+    asked: RefCell<Vec<&'static str>>,
+    /// Those of them that a hint should offer.
+    offered: RefCell<Vec<&'static str>>,
+}
+
+impl<'d> Section<'d> {
+    /// The field of this name, which is known here.
+    pub(super) fn field(&self, name: &'static str) -> Field<'d> {
+        let path = join(&self.field.path, name);
+        self.field.decoder.known.borrow_mut().insert(without_numbers(&path));
+        self.offered.borrow_mut().push(name);
+        self.entry(name)
+    }
+
+    /// The mapping itself, for what is wrong with it as a whole.
+    pub(super) fn whole(&self) -> &Field<'d> {
+        &self.field
+    }
+
+    /// Whether there is no key here.
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Accepts a key that is the standard's and does nothing here. Whoever sets it is told so.
+    pub(super) fn no_effect(&self, name: &'static str, why: &str) {
+        let field = self.entry(name);
+        if field.is_given() {
+            field.warning(why);
+        }
+    }
+
+    /// Accepts keys that are the standard's and do nothing here, and returns those that are there.
+    pub(super) fn unused(&self, names: &[&'static str]) -> Vec<&'static str> {
+        names.iter().copied().filter(|name| self.entry(name).is_present()).collect()
+    }
+
+    /// Refuses a key that is the standard's, and says more of it than that it is unknown.
+    pub(super) fn refuse(&self, name: &'static str, message: &str, hint: &str) {
+        let field = self.entry(name);
+        if field.is_present() {
+            field.problem(Invalid::new(message).hint(hint));
+        }
+    }
+
+    /// The keys of older versions of the schema: each with what to write today.
+    pub(super) fn renamed(&self, renamed: &[(&'static str, &str)]) {
+        for (old, hint) in renamed {
+            let Some(entry) = self.entries.iter().find(|entry| entry.key == *old) else { continue };
+            self.field.decoder.problem(Problem {
+                file: Some(self.field.decoder.name.clone()),
+                place: Some(entry.place),
+                subject: join(&self.field.path, old),
+                invalid: Invalid::new("unknown key").hint(*hint),
+            });
+        }
+    }
+
+    fn entry(&self, name: &'static str) -> Field<'d> {
+        self.asked.borrow_mut().push(name);
+        let entry = self.entries.iter().find(|entry| entry.key == name);
+        Field {
+            decoder: self.field.decoder,
+            path: join(&self.field.path, name),
+            place: entry.map_or(self.field.place, |entry| entry.node.place),
+            node: entry.map(|entry| &entry.node),
+            secret: self.field.secret,
+        }
+    }
+
+    /// Reports the keys that nobody asked for.
+    fn finish(self) {
+        let (asked, offered) = (self.asked.into_inner(), self.offered.into_inner());
+        let decoder = self.field.decoder;
+        for entry in self.entries.iter().filter(|entry| !asked.contains(&entry.key.as_str())) {
+            let path = join(&self.field.path, &entry.key);
+            let reported = |p: &Problem| p.place == Some(entry.place) && p.subject == path;
+            if decoder.problems.borrow().iter().any(reported) {
+                continue;
+            }
+            let hint = match nearest(&entry.key, &asked) {
+                Some(name) => format!("did you mean {name}?"),
+                None if offered.is_empty() => "there are no keys here".into(),
+                None => format!("known here: {}", listed(&offered)),
+            };
+            decoder.problem(Problem {
+                file: Some(decoder.name.clone()),
+                place: Some(entry.place),
+                subject: path,
+                invalid: Invalid::new("unknown key").hint(hint),
+            });
+        }
+    }
+}
+
+fn is_null(node: &Node) -> bool {
+    matches!(node.value, Value::Scalar(Scalar { kind: Kind::Null, .. }))
+}
+
+fn without_numbers(path: &str) -> String {
+    let mut output = String::with_capacity(path.len());
+    let mut inside = false;
+    for c in path.chars() {
+        inside = match c {
+            '[' => true,
+            ']' => false,
+            _ => inside,
+        };
+        if !inside || c == '[' {
+            output.push(c);
+        }
+    }
+    output
+}

@@ -1,0 +1,292 @@
+//! Values that file, environment and flags have in common: from text to a type, or to what is wrong with it.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use http::uri::PathAndQuery;
+use http::{HeaderName, HeaderValue};
+use percent_encoding::percent_decode_str;
+use url::Url;
+
+use super::decode::LONGEST;
+use super::error::{listed, nearest};
+use super::{Compression, Invalid, LogLevel, Temporality};
+
+/// The standard's severities. This program has five; the fatal ones are none of its own, so they leave errors.
+pub(crate) const LOG_LEVELS: [(&str, LogLevel); 24] = [
+    ("trace", LogLevel::Trace),
+    ("trace2", LogLevel::Trace),
+    ("trace3", LogLevel::Trace),
+    ("trace4", LogLevel::Trace),
+    ("debug", LogLevel::Debug),
+    ("debug2", LogLevel::Debug),
+    ("debug3", LogLevel::Debug),
+    ("debug4", LogLevel::Debug),
+    ("info", LogLevel::Info),
+    ("info2", LogLevel::Info),
+    ("info3", LogLevel::Info),
+    ("info4", LogLevel::Info),
+    ("warn", LogLevel::Warn),
+    ("warn2", LogLevel::Warn),
+    ("warn3", LogLevel::Warn),
+    ("warn4", LogLevel::Warn),
+    ("error", LogLevel::Error),
+    ("error2", LogLevel::Error),
+    ("error3", LogLevel::Error),
+    ("error4", LogLevel::Error),
+    ("fatal", LogLevel::Error),
+    ("fatal2", LogLevel::Error),
+    ("fatal3", LogLevel::Error),
+    ("fatal4", LogLevel::Error),
+];
+
+/// Where OTLP over gRPC goes by default.
+pub(crate) const GRPC_ENDPOINT: &str = "http://localhost:4317";
+
+/// Where OTLP over HTTP goes by default.
+pub(crate) const HTTP_ENDPOINT: &str = "http://localhost:4318/v1/metrics";
+
+/// The standard's temporalities, by the file's names.
+pub(crate) const TEMPORALITIES: [(&str, Temporality); 3] = [
+    ("cumulative", Temporality::Cumulative),
+    ("delta", Temporality::Delta),
+    ("low_memory", Temporality::LowMemory),
+];
+
+/// The compressions.
+pub(crate) const COMPRESSIONS: [(&str, Compression); 2] =
+    [("none", Compression::None), ("gzip", Compression::Gzip)];
+
+/// The one of `choices` whose name `text` is.
+pub(crate) fn choice<T: Copy>(text: &str, what: &str, choices: &[(&'static str, T)]) -> Result<T, Invalid> {
+    if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
+        return Ok(*value);
+    }
+    let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+    let invalid = Invalid::value(&format!("not {what}"), text);
+    Err(match nearest(text, &names) {
+        Some(name) => invalid.hint(format!("did you mean {name}?")),
+        None => invalid.hint(format!("one of {}", listed(&names))),
+    })
+}
+
+/// A severity. Of each level's four the first is offered.
+pub(crate) fn log_level(text: &str) -> Result<LogLevel, Invalid> {
+    choice(text, "a log level", &LOG_LEVELS)
+        .map_err(|_| Invalid::value("not a log level", text).hint("one of trace, debug, info, warn, error"))
+}
+
+/// A limit in milliseconds, where the standard has 0 for none. A very long one stands for none, as the
+/// standard suggests, so that nobody has to treat it apart.
+pub(crate) fn timeout(millis: i64) -> Duration {
+    Duration::from_millis(if millis <= 0 { LONGEST } else { millis }.unsigned_abs())
+}
+
+/// A URL to export to. `insecure` decides the scheme of an endpoint without one; without it, that is an error:
+/// whether a connection is encrypted should be somebody's decision.
+pub(crate) fn endpoint(text: &str, insecure: Option<bool>) -> Result<Url, Invalid> {
+    let schemeless = !text.contains("://");
+    let completed = match insecure {
+        Some(insecure) if schemeless => format!("{}://{text}", if insecure { "http" } else { "https" }),
+        _ => text.to_owned(),
+    };
+    let with_scheme = |scheme: &str| {
+        let url = format!("{scheme}://{text}");
+        Url::parse(&url).is_ok().then_some(url)
+    };
+    match Url::parse(&completed) {
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            Err(Invalid::new("a URL with a user name or a password, which would not be sent")
+                .hint("give them as a header named authorization"))
+        }
+        Ok(url) if matches!(url.scheme(), "http" | "https") && completed.contains("://") => Ok(url),
+        _ if schemeless => {
+            let invalid = Invalid::value("not a URL", text);
+            Err(match with_scheme("http") {
+                Some(url) if insecure.is_none() && !text.is_empty() => {
+                    invalid.hint(format!("add a scheme, for example {url}"))
+                }
+                _ => invalid.hint("for example http://localhost:4317"),
+            })
+        }
+        Ok(_) => Err(Invalid::value("not an http or https URL", text)
+            .hint("the endpoint is where OTLP is received, for example http://localhost:4317")),
+        Err(error) => {
+            Err(Invalid::value("not a URL", text).hint(format!("{error}; for example http://localhost:4317")))
+        }
+    }
+}
+
+/// A header's name, in lower case as HTTP/2 has it.
+pub(crate) fn header_name(text: &str) -> Result<String, Invalid> {
+    HeaderName::from_bytes(text.as_bytes())
+        .map(|name| name.as_str().to_owned())
+        .map_err(|_| Invalid::value("not a header name", text).hint("letters, digits and - make one"))
+}
+
+/// A header's value. What is wrong with one is said without it: such values are often secrets.
+pub(crate) fn header_value(name: &str, text: &str) -> Result<String, Invalid> {
+    HeaderValue::from_str(text).map(|_| text.to_owned()).map_err(|_| {
+        Invalid::new(format!("the value of {name} is not one of a header (it is not shown)"))
+            .hint("visible ASCII characters and spaces make one; is there a line break at its end?")
+    })
+}
+
+/// Headers as `OTEL_EXPORTER_OTLP_HEADERS` has them: `key=value,key=value`, values percent-encoded.
+pub(crate) fn headers(text: &str) -> Result<Vec<(String, String)>, Invalid> {
+    pairs(text, true)?
+        .into_iter()
+        .map(|(name, value)| {
+            let name = header_name(&name)?;
+            let value = header_value(&name, &value)?;
+            Ok((name, value))
+        })
+        .collect()
+}
+
+/// Resource attributes as `OTEL_RESOURCE_ATTRIBUTES` has them: `key=value,key=value`, percent-encoded.
+pub(crate) fn attributes(text: &str) -> Result<Vec<(String, String)>, Invalid> {
+    pairs(text, false)
+}
+
+fn pairs(text: &str, secret: bool) -> Result<Vec<(String, String)>, Invalid> {
+    let mut pairs = Vec::new();
+    for (i, pair) in text.split(',').map(str::trim).enumerate() {
+        if pair.is_empty() {
+            continue;
+        }
+        let invalid = |what: &str| {
+            let place = format!("entry {} {what}", i + 1);
+            if secret { Invalid::new(place) } else { Invalid::value(&place, pair) }
+        };
+        let hint = "key=value pairs with commas between them; %2C is a comma inside of one";
+        let Some((key, value)) = pair.split_once('=') else {
+            return Err(invalid("has no =").hint(hint));
+        };
+        let decode = |text: &str| percent_decode_str(text.trim()).decode_utf8().map(String::from);
+        let (Ok(key), Ok(value)) = (decode(key), decode(value)) else {
+            return Err(invalid("is not UTF-8 after percent-decoding").hint(hint));
+        };
+        if key.is_empty() {
+            return Err(invalid("has no key").hint(hint));
+        }
+        pairs.push((key, value));
+    }
+    Ok(pairs)
+}
+
+/// Later values of a name replace earlier ones, at the place of the first.
+pub(crate) fn merged<V>(pairs: impl IntoIterator<Item = (String, V)>) -> Vec<(String, V)> {
+    let mut merged: Vec<(String, V)> = Vec::new();
+    for (name, value) in pairs {
+        match merged.iter_mut().find(|(known, _)| *known == name) {
+            Some(known) => known.1 = value,
+            None => merged.push((name, value)),
+        }
+    }
+    merged
+}
+
+/// A host to listen on: an address, a name, or nothing for every address.
+pub(crate) fn host(text: &str) -> Result<String, Invalid> {
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    if bare.parse::<Ipv6Addr>().is_ok() {
+        return Ok(bare.to_owned());
+    }
+    let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    if text.is_empty() || text.parse::<IpAddr>().is_ok() || text.chars().all(name) {
+        return Ok(text.to_owned());
+    }
+    Err(Invalid::value("not a host", text).hint(if text.contains("://") {
+        "an IP address or a name, without a scheme"
+    } else if text.contains(':') {
+        "an IP address or a name, without a port"
+    } else {
+        "an IP address or a name, or nothing for every address"
+    }))
+}
+
+/// An address to listen on, as Go's net package takes it: `:8080`, `0.0.0.0:8080`, `[::1]:9000`.
+pub(crate) fn listen_address(text: &str) -> Result<(String, u16), Invalid> {
+    let invalid = || Invalid::value("not an address", text);
+    let Some((host_part, port)) = text.rsplit_once(':') else {
+        return Err(invalid().hint(match text.parse::<u16>() {
+            Ok(port) => format!("add a colon: :{port}"),
+            Err(_) => "a host and a port, for example 127.0.0.1:8080, or :8080 for every address".into(),
+        }));
+    };
+    if host_part.contains(':') && !host_part.starts_with('[') {
+        return Err(invalid().hint("brackets around an IPv6 address, for example [::1]:8080"));
+    }
+    // `parse` would take a sign.
+    let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
+    let Some(port) = digits.then(|| port.parse::<u16>().ok()).flatten() else {
+        return Err(invalid().hint("a port is a number from 0 to 65535, for example :8080"));
+    };
+    host(host_part)
+        .map(|host| (host, port))
+        .map_err(|_| invalid().hint("for example 127.0.0.1:8080, [::1]:8080 or :8080"))
+}
+
+/// The path of the exposition.
+pub(crate) fn telemetry_path(text: &str) -> Result<String, Invalid> {
+    let invalid = || Invalid::value("not a path", text);
+    if !text.starts_with('/') {
+        return Err(invalid().hint(format!("it begins with a slash: /{}", text.trim_start_matches('/'))));
+    }
+    if matches!(text, "/" | "/-/healthy" | "/-/ready") {
+        return Err(Invalid::value("a path that serves something else", text).hint("for example /metrics"));
+    }
+    let plain = !text.contains(['?', '#', '{', '}', '*']);
+    if !plain || text.parse::<PathAndQuery>().is_err() {
+        return Err(invalid().hint("a path without query and wildcards, for example /metrics"));
+    }
+    Ok(text.to_owned())
+}
+
+/// How the daemon is reached.
+pub(crate) fn docker_host(text: &str) -> Result<String, Invalid> {
+    const SCHEMES: &str = "unix://, tcp://, http://, https:// and ssh:// are known";
+    let invalid = || Invalid::value("not a Docker host", text);
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Err(invalid().hint(if text.starts_with('/') {
+            format!("a socket is unix://{text}")
+        } else if Url::parse(&format!("http://{text}")).is_ok() && text.contains(':') {
+            format!("add a scheme, for example tcp://{text}")
+        } else {
+            SCHEMES.into()
+        }));
+    };
+    match scheme {
+        "unix" if rest.starts_with('/') && rest.len() > 1 => Ok(text.to_owned()),
+        "unix" => Err(invalid().hint(if rest.is_empty() {
+            "for example unix:///var/run/docker.sock".into()
+        } else {
+            format!("the path is absolute: unix:///{}", rest.trim_start_matches('/'))
+        })),
+        "tcp" | "http" | "https" | "ssh" => {
+            // Url knows the rules of hosts and ports for http only; they are the same for all of these.
+            let url =
+                Url::parse(&format!("http://{rest}")).map_err(|error| invalid().hint(error.to_string()))?;
+            if scheme != "ssh" && (!url.username().is_empty() || url.password().is_some()) {
+                return Err(Invalid::new("a Docker host with a user name, which would not be sent")
+                    .hint("only ssh:// takes one"));
+            }
+            if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+                return Err(
+                    invalid().hint(format!("a host and a port, for example {scheme}://127.0.0.1:2375"))
+                );
+            }
+            Ok(text.trim_end_matches('/').to_owned())
+        }
+        _ => Err(invalid().hint(SCHEMES)),
+    }
+}
+
+/// A glob. Without a character it would match nothing.
+pub(crate) fn glob(text: &str) -> Result<String, Invalid> {
+    if text.is_empty() {
+        return Err(Invalid::value("not a pattern", text).hint("* matches everything; leave the entry out"));
+    }
+    Ok(text.to_owned())
+}
