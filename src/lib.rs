@@ -1,5 +1,6 @@
 //! The state and events of every container of a Docker daemon, for Prometheus and OpenTelemetry.
 
+pub mod cli;
 pub mod config;
 pub mod docker;
 pub mod inventory;
