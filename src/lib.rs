@@ -3,7 +3,9 @@
 pub mod cli;
 pub mod config;
 pub mod docker;
+pub mod healthcheck;
 pub mod inventory;
+pub mod logging;
 pub mod metrics;
 pub mod readers;
 mod run;

@@ -32,6 +32,8 @@ pub enum StartError {
     Reader(ReaderError),
     /// The address to listen on.
     Bind(BindError),
+    /// `web.config_file`: to go on without it would serve in the clear what was to be protected.
+    WebConfigFile,
 }
 
 impl std::fmt::Display for StartError {
@@ -40,6 +42,10 @@ impl std::fmt::Display for StartError {
             Self::Endpoint(error) => error.fmt(f),
             Self::Reader(error) => error.fmt(f),
             Self::Bind(error) => error.fmt(f),
+            Self::WebConfigFile => f.write_str(
+                "web.config_file: TLS and authentication are not built in yet\nhint: remove the key, listen on \
+                 127.0.0.1, and put a proxy with TLS in front",
+            ),
         }
     }
 }
@@ -57,6 +63,9 @@ impl Exporter {
     /// Makes every part, so that whatever cannot work is known before anything runs. The daemon need not be
     /// there.
     pub async fn new(config: &Config) -> Result<Self, StartError> {
+        if config.web.config_file.is_some() {
+            return Err(StartError::WebConfigFile);
+        }
         let runtime = Handle::current().metrics();
         let stats = Arc::new(Stats::default());
         let (writer, inventory) = inventory::new(EventPolicy {

@@ -1,10 +1,12 @@
 //! Carries the watcher's actions out, and brings back what comes of them.
 
 use std::collections::HashSet;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes, BytesMut};
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
@@ -29,6 +31,9 @@ const STREAM_QUEUE: usize = 256;
 const LONGEST_EVENT: usize = 1024 * 1024;
 /// Oddities that are remembered, so that each is logged once.
 const LOGGED_ODDITIES: usize = 1000;
+
+/// Before a watch that a defect has ended begins anew.
+const PAUSE_AFTER_DEFECT: Duration = Duration::from_secs(1);
 
 /// Follows a daemon and keeps the inventory true to it.
 pub struct Driver {
@@ -71,8 +76,17 @@ impl Driver {
         })
     }
 
-    /// Follows the daemon until it is told to stop.
+    /// Follows the daemon until it is told to stop. A defect that ends the watch begins it anew.
     pub async fn run(mut self, shutdown: CancellationToken) {
+        while AssertUnwindSafe(self.follow(&shutdown)).catch_unwind().await.is_err() {
+            self.stats.up.set(false);
+            self.writer.withhold();
+            self.carry_out(Action::Close);
+            tokio::time::sleep(PAUSE_AFTER_DEFECT).await;
+        }
+    }
+
+    async fn follow(&mut self, shutdown: &CancellationToken) {
         let mut watcher = Watcher::new(self.settings.clone(), Instant::now().into_std());
         let mut actions = Vec::new();
         let mut input = Input::Tick;
