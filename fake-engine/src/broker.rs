@@ -1,0 +1,155 @@
+//! The buffer of the last 256 events and the streams that follow.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
+
+use crate::event::{Event, Filters};
+
+/// How many events moby remembers.
+const BUFFER: usize = 256;
+/// How many lines may wait in one stream.
+const QUEUE: usize = 1024;
+/// How long moby waits for a stream whose queue is full before it passes over it.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// What a stream carries: lines, or the error that cuts it.
+pub(crate) type Line = io::Result<Bytes>;
+
+/// Remembers events and hands them to the streams.
+#[derive(Default)]
+pub(crate) struct Broker {
+    buffer: VecDeque<Arc<Event>>,
+    streams: Vec<Stream>,
+    last_time: i64,
+    silent: bool,
+    skipped: u64,
+}
+
+struct Stream {
+    lines: mpsc::Sender<Line>,
+    filters: Filters,
+    legacy: bool,
+    until: Option<i64>,
+}
+
+impl Broker {
+    /// Remembers an event and sends it. An event without a time gets the present one, later than the last.
+    pub(crate) fn emit(&mut self, mut event: Event) -> Event {
+        if event.time_nano == 0 {
+            event.time_nano = now_nano().max(self.last_time + 1);
+        }
+        self.last_time = self.last_time.max(event.time_nano);
+        let event = Arc::new(event);
+        if self.buffer.len() == BUFFER {
+            self.buffer.pop_front();
+        }
+        self.buffer.push_back(Arc::clone(&event));
+        self.send(&event);
+        Arc::unwrap_or_clone(event)
+    }
+
+    /// Sends an event that was emitted before once more, to the open streams only.
+    pub(crate) fn send(&mut self, event: &Event) {
+        if self.silent {
+            return;
+        }
+        let skipped = &mut self.skipped;
+        self.streams.retain(|stream| {
+            let late = stream.until.is_some_and(|until| event.time_nano > until);
+            if late || !stream.filters.pass(event) {
+                return !stream.lines.is_closed();
+            }
+            deliver(&stream.lines, Ok(event.line(stream.legacy)), skipped)
+        });
+    }
+
+    /// Sends bytes as they are to every open stream.
+    pub(crate) fn send_raw(&mut self, bytes: &Bytes) {
+        let skipped = &mut self.skipped;
+        self.streams.retain(|stream| deliver(&stream.lines, Ok(bytes.clone()), skipped));
+    }
+
+    /// Opens a stream: what the buffer has from `since` on, then what follows. Nothing can come in between.
+    pub(crate) fn subscribe(
+        &mut self,
+        since: Option<i64>,
+        until: Option<i64>,
+        filters: Filters,
+        legacy: bool,
+    ) -> mpsc::Receiver<Line> {
+        let (lines, receiver) = mpsc::channel(QUEUE);
+        if since.is_some() || until.is_some() {
+            // moby walks backwards and stops at the first event that is too old.
+            let from = self.buffer.iter().rposition(|event| event.time_nano < since.unwrap_or(0));
+            for event in self.buffer.iter().skip(from.map_or(0, |position| position + 1)) {
+                if until.is_none_or(|until| event.time_nano <= until) && filters.pass(event) {
+                    deliver(&lines, Ok(event.line(legacy)), &mut self.skipped);
+                }
+            }
+        }
+        // With an `until` that has passed, the buffer is all that is asked for.
+        if until.is_none_or(|until| until > now_nano()) {
+            self.streams.push(Stream { lines, filters, legacy, until });
+        }
+        receiver
+    }
+
+    /// Ends every stream: by an error that breaks the connection, or in order.
+    pub(crate) fn end(&mut self, cut: bool) {
+        for stream in self.streams.drain(..) {
+            if cut {
+                let error = io::Error::new(io::ErrorKind::ConnectionReset, "the event stream is cut");
+                deliver(&stream.lines, Err(error), &mut self.skipped);
+            }
+        }
+    }
+
+    /// Forgets what was emitted, as a restarted engine does.
+    pub(crate) fn forget(&mut self) {
+        self.buffer.clear();
+    }
+
+    /// Whether events reach the streams; the buffer has them either way.
+    pub(crate) fn silence(&mut self, silent: bool) {
+        self.silent = silent;
+    }
+
+    /// Streams that are open.
+    pub(crate) fn streams(&mut self) -> usize {
+        self.streams.retain(|stream| !stream.lines.is_closed());
+        self.streams.len()
+    }
+
+    /// Lines that a stream did not get because it did not read.
+    pub(crate) fn skipped(&self) -> u64 {
+        self.skipped
+    }
+}
+
+/// Hands a line to a stream, waiting for a full queue as long as moby does. Tells whether the stream lives.
+fn deliver(lines: &mpsc::Sender<Line>, mut line: Line, skipped: &mut u64) -> bool {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match lines.try_send(line) {
+            Ok(()) => return true,
+            Err(TrySendError::Closed(_)) => return false,
+            Err(TrySendError::Full(_)) if Instant::now() >= deadline => {
+                *skipped += 1;
+                return true;
+            }
+            Err(TrySendError::Full(back)) => line = back,
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+pub(crate) fn now_nano() -> i64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since_1970.as_nanos()).unwrap_or(i64::MAX)
+}
