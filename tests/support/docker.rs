@@ -1,0 +1,328 @@
+//! A private Docker Engine, and a recorder of its events.
+//!
+//! The engine runs in a process and mount namespace of its own. Its first process is a shell that reads its
+//! commands from us: when the test process ends, in whatever way, the shell comes to the end of its input, and
+//! with it the kernel ends dockerd, containerd and every container, and drops every mount.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+
+use super::eventually;
+
+/// How long the engine may take to start, and to stop.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The image that all containers are of: busybox, and a link for each of its applets.
+pub(crate) const IMAGE: &str = "busybox:test";
+
+/// A running engine. Dropping it removes its containers, ends it and deletes its directory.
+pub(crate) struct Docker {
+    directory: PathBuf,
+    shell: Child,
+    /// `None` once the shell is to end.
+    commands: Option<ChildStdin>,
+    replies: Receiver<String>,
+    /// dockerd's process id in the namespace, while it runs.
+    daemon: Option<String>,
+}
+
+impl Docker {
+    /// Starts an engine and imports the image. What is missing on the machine fails the test by its name.
+    pub(crate) fn start() -> Self {
+        let unshare = program("unshare", "util-linux");
+        program("dockerd", "docker.io");
+        program("docker", "docker.io");
+        // Not under TMPDIR, which may be too long a path for a socket.
+        let directory = tempfile::Builder::new().prefix("dse-engine-").tempdir_in("/tmp").unwrap().keep();
+        let mut shell = Command::new(unshare)
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh"])
+            .env("PATH", search_path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start unshare; is this root? {error}"));
+        let output = BufReader::new(shell.stdout.take().unwrap());
+        let (sender, replies) = mpsc::channel();
+        // Ends with the shell. It is read here, so that a reply can be waited for with a deadline.
+        std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        let mut docker = Self { directory, commands: shell.stdin.take(), shell, replies, daemon: None };
+        docker.start_daemon();
+        docker.import_image();
+        docker
+    }
+
+    /// Where the engine has its socket, its data and its log.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.join("docker.sock")
+    }
+
+    /// The socket as `DOCKER_HOST` has it.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Starts dockerd, the first time or again, and waits until it answers.
+    pub(crate) fn start_daemon(&mut self) {
+        assert!(self.daemon.is_none(), "dockerd runs already");
+        let at = self.directory.display().to_string();
+        let command = format!(
+            "dockerd --host unix://{at}/docker.sock --data-root {at}/data --exec-root {at}/exec \
+             --pidfile {at}/pid --bridge none --iptables=false >>{at}/log 2>&1 & echo $!"
+        );
+        self.daemon =
+            Some(self.command(&command, DEADLINE).unwrap_or_else(|error| panic!("dockerd: {error}")));
+        // Not with `eventually`: what the engine logged is the reason.
+        let deadline = std::time::Instant::now() + DEADLINE;
+        while self.try_run(&["version"]).is_err() {
+            if std::time::Instant::now() > deadline {
+                panic!("dockerd does not answer; its log:\n{}", self.log());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Sends a signal to dockerd: `TERM`, `STOP`, `CONT`…
+    pub(crate) fn signal_daemon(&mut self, signal: &str) {
+        let daemon = self.daemon.clone().expect("dockerd does not run");
+        self.command(&format!("kill -{signal} {daemon}; echo $?"), DEADLINE).unwrap();
+    }
+
+    /// Ends dockerd with a signal, `TERM` or `KILL`, and waits until it has gone.
+    pub(crate) fn stop_daemon(&mut self, signal: &str) {
+        let daemon = self.daemon.take().expect("dockerd does not run");
+        let command = format!("kill -{signal} {daemon}; wait {daemon}; echo $?");
+        self.command(&command, DEADLINE).unwrap_or_else(|error| panic!("dockerd does not end: {error}"));
+    }
+
+    /// What dockerd and containerd have logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// Has the shell run a command that prints one line.
+    fn command(&mut self, command: &str, deadline: Duration) -> Result<String, String> {
+        let commands = self.commands.as_mut().ok_or("the shell has ended")?;
+        writeln!(commands, "{command}").map_err(|error| error.to_string())?;
+        self.replies.recv_timeout(deadline).map_err(|error| error.to_string())
+    }
+
+    /// The command line client with its environment set to this engine.
+    pub(crate) fn client<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(arguments).env("DOCKER_HOST", self.host()).env("PATH", search_path());
+        // A context or a configuration of whoever runs the tests has no say here.
+        command.env("DOCKER_CONFIG", &self.directory).env_remove("DOCKER_CONTEXT");
+        for variable in ["DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    /// Runs `docker` with these arguments; returns what it printed, trimmed, or what it complained of.
+    pub(crate) fn try_run<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Result<String, String> {
+        let output =
+            self.client(arguments).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+        if output.status.success() {
+            Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+        }
+    }
+
+    /// Runs `docker` with these arguments, which must succeed.
+    #[track_caller]
+    pub(crate) fn run<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> String {
+        self.try_run(arguments).unwrap_or_else(|error| {
+            let arguments: Vec<_> = arguments.iter().map(AsRef::as_ref).collect();
+            panic!("docker {arguments:?}: {error}")
+        })
+    }
+
+    /// Runs a container in the background; `options` come before the image, `command` after it.
+    #[track_caller]
+    pub(crate) fn container(&self, name: &str, options: &[&str], command: &[&str]) -> String {
+        let begin = ["run", "--detach", "--network", "none", "--name", name];
+        self.run(&[&begin, options, &[IMAGE], command].concat())
+    }
+
+    /// What `docker inspect` says of every container, in no order.
+    pub(crate) fn inspect_all(&self) -> Vec<Value> {
+        let ids = self.run(&["ps", "--all", "--quiet", "--no-trunc"]);
+        let ids: Vec<_> = ids.lines().collect();
+        if ids.is_empty() {
+            return Vec::new();
+        }
+        serde_json::from_str(&self.run(&[&["inspect", "--type", "container"], &ids[..]].concat())).unwrap()
+    }
+
+    /// What `docker inspect` says of one container.
+    #[track_caller]
+    pub(crate) fn inspect(&self, name: &str) -> Value {
+        let all: Value = serde_json::from_str(&self.run(&["inspect", "--type", "container", name])).unwrap();
+        all[0].clone()
+    }
+
+    /// Waits until `docker inspect` of a container has this value at a JSON pointer.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, name: &str, pointer: &str, wanted: impl Into<Value>) {
+        let wanted = wanted.into();
+        eventually(DEADLINE, || match self.inspect(name).pointer(pointer) {
+            Some(value) if *value == wanted => Ok(()),
+            other => Err(format!("{name}: {pointer} is {other:?}, not {wanted}")),
+        });
+    }
+
+    /// Removes every container.
+    pub(crate) fn remove_all(&self) -> Result<(), String> {
+        let ids = self.try_run(&["ps", "--all", "--quiet", "--no-trunc"])?;
+        let ids: Vec<_> = ids.lines().collect();
+        if !ids.is_empty() {
+            self.try_run(&[&["rm", "--force", "--volumes"], &ids[..]].concat())?;
+        }
+        Ok(())
+    }
+
+    fn import_image(&self) {
+        let busybox = program("busybox", "busybox-static");
+        let root = self.directory.join("image");
+        fs::create_dir_all(root.join("bin")).unwrap();
+        fs::copy(&busybox, root.join("bin/busybox")).unwrap();
+        let list = Command::new(&busybox).arg("--list").output().unwrap();
+        for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|applet| *applet != "busybox") {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
+        }
+        let tar = self.directory.join("image.tar");
+        let packed = Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&root).arg(".").status().unwrap();
+        assert!(packed.success(), "tar: {packed}");
+        self.run(&["import".as_ref(), tar.as_os_str(), IMAGE.as_ref()]);
+        self.try_run(&["run", "--rm", "--network", "none", IMAGE, "/bin/true"]).unwrap_or_else(|error| {
+            panic!("{IMAGE} does not run; is busybox the static one (Debian's busybox-static)? {error}")
+        });
+        fs::remove_dir_all(root).unwrap();
+        fs::remove_file(tar).unwrap();
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        let mut complaints = Vec::new();
+        if let Some(daemon) = self.daemon.take() {
+            // It may have been stopped by a test that failed.
+            let _ = self.command(&format!("kill -CONT {daemon}; echo $?"), DEADLINE);
+            complaints.extend(self.remove_all().err());
+            let command = format!("kill -TERM {daemon}; wait {daemon}; echo $?");
+            complaints.extend(self.command(&command, DEADLINE).err());
+        }
+        drop(self.commands.take());
+        // Without its input the shell ends, and all that is left with it. Killing `unshare` does the same to a
+        // shell that still waits for dockerd.
+        for _ in 0..100 {
+            if !matches!(self.shell.try_wait(), Ok(None)) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            complaints.push(format!("{}: {error}", self.directory.display()));
+        }
+        if !complaints.is_empty() {
+            eprintln!("the engine did not end as it should: {complaints:#?}");
+        }
+    }
+}
+
+/// Where programs are; Debian has some in `sbin`, which is not in every user's path.
+fn search_path() -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin")
+}
+
+/// The path of a program; where there is none, the test fails with the name of Debian's package.
+pub(crate) fn program(name: &str, package: &str) -> PathBuf {
+    let path = search_path();
+    let mut found =
+        path.split(':').map(|directory| Path::new(directory).join(name)).filter(|path| path.is_file());
+    found.next().unwrap_or_else(|| panic!("{name} is not installed; on Debian: apt-get install {package}"))
+}
+
+/// Records every event of an engine, from its own connection and by nothing but sockets.
+pub(crate) struct Recorder {
+    events: Arc<Mutex<Vec<Value>>>,
+    stream: UnixStream,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Recorder {
+    /// Begins to record. Nothing that happens after this is missed.
+    pub(crate) fn start(docker: &Docker) -> Self {
+        let mut stream = UnixStream::connect(docker.socket()).unwrap();
+        // The engine answers before it follows. `since` has it tell what came in between.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let since = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
+        // HTTP/1.0 has no chunks: what follows the headers is a line for each event.
+        write!(stream, "GET /events?since={since} HTTP/1.0\r\nHost: docker\r\n\r\n").unwrap();
+        let mut lines = BufReader::new(stream.try_clone().unwrap());
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            assert_ne!(lines.read_line(&mut head).unwrap(), 0, "the events end in their headers: {head}");
+        }
+        assert!(head.starts_with("HTTP/1.0 200"), "{head}");
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let record = Arc::clone(&events);
+        let reader = std::thread::spawn(move || {
+            let mut text = String::new();
+            while lines.read_line(&mut text).is_ok_and(|length| length > 0) {
+                record.lock().unwrap().push(serde_json::from_str(&text).unwrap());
+                text.clear();
+            }
+            // What is left is an event that the end of the connection has cut.
+            let _ = lines.read_to_string(&mut text);
+        });
+        Self { events, stream, reader: Some(reader) }
+    }
+
+    /// The events so far.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        self.events.lock().unwrap().clone()
+    }
+
+    /// Waits until everything that has happened on the engine is recorded, by making one more event.
+    pub(crate) fn catch_up(&self, docker: &Docker) -> Vec<Value> {
+        let before = self.events().len();
+        let id = docker.run(&["create", "--name", "catch-up", IMAGE, "/bin/true"]);
+        docker.run(&["rm", "catch-up"]);
+        eventually(DEADLINE, || {
+            let events = self.events();
+            let seen = events[before..].iter().any(|e| e["Action"] == "destroy" && e["Actor"]["ID"] == *id);
+            if seen { Ok(events) } else { Err("the recorder has not seen the end") }
+        })
+        .0
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Both);
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}

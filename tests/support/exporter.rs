@@ -1,0 +1,266 @@
+//! The program under test, started, scraped and stopped.
+
+use std::fs::File;
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+
+use super::eventually;
+use super::exposition::Exposition;
+
+/// How long the program may take until it is ready, and until it has ended after SIGTERM.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// An HTTP answer, whatever its status.
+pub(crate) struct Answer {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// The content type.
+    pub(crate) content_type: String,
+    /// The body.
+    pub(crate) body: String,
+}
+
+/// How an exporter is to be started.
+pub(crate) struct Setup {
+    config: Value,
+    env: Vec<(String, String)>,
+    arguments: Vec<String>,
+}
+
+impl Setup {
+    /// The defaults, but for an engine and a port on the loopback address.
+    pub(crate) fn new(docker_host: &str) -> Self {
+        let config = json!({
+            "file_format": "1.1",
+            "meter_provider": {"readers": [{"pull": {"exporter": {"prometheus/development": {"host": "127.0.0.1"}}}}]},
+            "docker": {"host": docker_host},
+        });
+        Self { config, env: Vec::new(), arguments: Vec::new() }
+    }
+
+    /// Sets a key of the configuration; the path is a JSON pointer: `/docker/resync_interval`.
+    pub(crate) fn set(mut self, pointer: &str, value: impl Into<Value>) -> Self {
+        let mut place = &mut self.config;
+        for key in pointer.trim_start_matches('/').split('/') {
+            if place.is_null() {
+                *place = json!({});
+            }
+            place = &mut place[key.replace("~1", "/")];
+        }
+        *place = value.into();
+        self
+    }
+
+    /// One more reader, as in `meter_provider.readers`.
+    pub(crate) fn reader(mut self, reader: Value) -> Self {
+        if let Some(readers) = self.config["meter_provider"]["readers"].as_array_mut() {
+            readers.push(reader);
+        }
+        self
+    }
+
+    /// One more environment variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// One more argument.
+    pub(crate) fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Starts the program, and does not wait.
+    pub(crate) fn spawn(mut self) -> Exporter {
+        let directory = tempfile::Builder::new().prefix("exporter-test-").tempdir().unwrap();
+        let address = free_address();
+        self.config["meter_provider"]["readers"][0]["pull"]["exporter"]["prometheus/development"]["port"] =
+            address.port().into();
+        // JSON is YAML too.
+        let config = directory.path().join("config.yaml");
+        std::fs::write(&config, serde_json::to_string_pretty(&self.config).unwrap()).unwrap();
+        let log = directory.path().join("log");
+        let output = File::create(&log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_docker-state-exporter"));
+        command
+            .arg("--config")
+            .arg(&config)
+            .args(&self.arguments)
+            .env_remove("DOCKER_HOST")
+            .envs(self.env)
+            .stdin(Stdio::null())
+            .stdout(output.try_clone().unwrap())
+            .stderr(output);
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")) {
+            command.env_remove(name);
+        }
+        let child = command.spawn().unwrap();
+        Exporter { child, address, log, _directory: directory }
+    }
+
+    /// Starts the program and waits until it is ready.
+    pub(crate) fn start(self) -> Exporter {
+        let mut exporter = self.spawn();
+        exporter.wait_ready();
+        exporter
+    }
+}
+
+/// A running exporter. It is killed when this is dropped; what it logged is printed if the test has failed.
+pub(crate) struct Exporter {
+    child: Child,
+    address: SocketAddr,
+    log: PathBuf,
+    _directory: tempfile::TempDir,
+}
+
+impl Exporter {
+    /// Waits until `/-/ready` answers 200.
+    #[track_caller]
+    pub(crate) fn wait_ready(&mut self) {
+        eventually(DEADLINE, || {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                // Nothing will come any more.
+                panic!("the exporter has ended, {status}");
+            }
+            match self.get("/-/ready") {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                Ok(answer) => Err(format!("/-/ready answers {}: {}", answer.status, answer.body)),
+                Err(error) => Err(error),
+            }
+        });
+    }
+
+    /// The address that it listens on.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The URL of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A GET of a path, whatever its status.
+    pub(crate) fn get(&self, path: &str) -> Result<Answer, String> {
+        let agent = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(30)))
+            .proxy(None)
+            .build()
+            .new_agent();
+        let mut response = agent.get(self.url(path)).call().map_err(|error| error.to_string())?;
+        let header = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+        let content_type = header.unwrap_or_default().to_owned();
+        let mut bytes = Vec::new();
+        let mut reader = response.body_mut().with_config().limit(1 << 30).reader();
+        reader.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+        let body = String::from_utf8(bytes).map_err(|error| error.to_string())?;
+        Ok(Answer { status: response.status().as_u16(), content_type, body })
+    }
+
+    /// The text of a scrape; anything but 200 and text 0.0.4 fails the test.
+    #[track_caller]
+    pub(crate) fn scrape_text(&self) -> String {
+        let answer = self.get("/metrics").unwrap_or_else(|error| panic!("/metrics: {error}"));
+        assert_eq!(answer.status, 200, "/metrics: {}", answer.body);
+        assert!(answer.content_type.starts_with("text/plain; version=0.0.4"), "{}", answer.content_type);
+        answer.body
+    }
+
+    /// A scrape, parsed strictly.
+    #[track_caller]
+    pub(crate) fn scrape(&self) -> Exposition {
+        let text = self.scrape_text();
+        Exposition::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    }
+
+    /// What it has written so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Resident memory in bytes, now.
+    pub(crate) fn rss(&self) -> u64 {
+        self.memory("VmRSS:")
+    }
+
+    /// Resident memory in bytes, at its highest.
+    pub(crate) fn peak_rss(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Waits for the end.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        eventually(DEADLINE, || self.child.try_wait().unwrap().ok_or("it still runs")).0
+    }
+
+    /// Ends it with SIGTERM; it must exit with 0. Returns its log.
+    #[track_caller]
+    pub(crate) fn stop(mut self) -> String {
+        self.signal(Signal::TERM);
+        let status = self.wait();
+        assert_eq!(status.code(), Some(0), "after SIGTERM: {status}");
+        self.log()
+    }
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- what the exporter wrote ---\n{}---", self.log());
+        }
+    }
+}
+
+/// An address on the loopback that nothing listens on now.
+///
+/// Not by binding port 0: such a port is free again at once, and the system may give it to another test or to
+/// an outgoing connection before the program has it. Those below the ephemeral range are left alone.
+fn free_address() -> SocketAddr {
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    const PORTS: Range<u16> = 18_000..32_000;
+    // Test binaries run side by side: each begins somewhere else.
+    let begin = || {
+        let offset = std::process::id() * 97 % u32::try_from(PORTS.len()).unwrap();
+        AtomicU16::new(PORTS.start + u16::try_from(offset).unwrap())
+    };
+    for _ in PORTS {
+        let port = NEXT.get_or_init(begin).fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + port % u16::try_from(PORTS.len()).unwrap();
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
+    }
+    panic!("no port in {PORTS:?} is free");
+}

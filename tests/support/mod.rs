@@ -1,0 +1,40 @@
+//! What the integration tests stand on.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `exposition.rs` | a strict parser of the Prometheus text format, and matchers that print near misses |
+//! | `exporter.rs` | the program under test, started, scraped and stopped |
+//! | `docker.rs` | a private Docker Engine, and a recorder of its events |
+//! | `inspect.rs` | what `/metrics` has to say of a container, worked out from `docker inspect` |
+//!
+//! The fake engine is a crate of its own, `fake-engine/`.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub(crate) mod docker;
+pub(crate) mod exporter;
+pub(crate) mod exposition;
+pub(crate) mod inspect;
+
+use std::fmt::Display;
+use std::time::{Duration, Instant};
+
+/// Tries again and again until there is no mismatch; panics with the last one after the deadline.
+///
+/// Returns what the attempt returned, and how long it took to get there.
+#[track_caller]
+pub(crate) fn eventually<T, E: Display>(
+    deadline: Duration,
+    mut attempt: impl FnMut() -> Result<T, E>,
+) -> (T, Duration) {
+    let began = Instant::now();
+    loop {
+        match attempt() {
+            Ok(value) => return (value, began.elapsed()),
+            Err(mismatch) if began.elapsed() >= deadline => {
+                panic!("not within {deadline:?}; the last mismatch:\n{mismatch}")
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
