@@ -1,0 +1,556 @@
+//! Against a real Docker Engine: what `/metrics` says is what `docker inspect` and the events say.
+//!
+//! One private engine serves all tests, one after the other; each begins without containers. The harness is not
+//! Rust's own because that never drops a static: here `main` owns the engine, and ends it after the last test,
+//! whether it passed or not.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Trial};
+use serde_json::{Value, json};
+use support::docker::{Docker, IMAGE, Recorder, program};
+use support::eventually;
+use support::exporter::{Exporter, Setup};
+use support::exposition::{Labels, compare_series, labels};
+use support::inspect::{Encoding, common_labels, compare};
+
+/// How soon after a change `/metrics` has to be right. It takes milliseconds; the rest is for a busy machine and
+/// for the two inspects that a comparison needs.
+const SOON: Duration = Duration::from_secs(3);
+
+/// A shell command that fills more memory than `-m 16m` allows.
+const FILL: &str = r#"x=$(head -c 64000000 /dev/zero | tr "\0" a); sleep 100"#;
+
+/// A list that comes so seldom that nothing here can be right because of it.
+const NEVER: u64 = 3_600_000;
+
+type Case = fn(&Docker);
+
+const CASES: [(&str, Case); 8] = [
+    ("every_state_is_what_inspect_says", every_state_is_what_inspect_says),
+    ("every_change_is_what_inspect_says", every_change_is_what_inspect_says),
+    ("what_no_event_tells_is_found_by_the_next_list", what_no_event_tells_is_found_by_the_next_list),
+    ("events_are_counted_as_the_engine_tells_them", events_are_counted_as_the_engine_tells_them),
+    ("events_of_other_types_are_counted_when_asked_for", events_of_other_types_are_counted_when_asked_for),
+    ("a_pods_container_that_is_killed_for_memory_counts", a_pods_container_that_is_killed_for_memory_counts),
+    ("names_and_labels_choose_what_is_shown", names_and_labels_choose_what_is_shown),
+    ("promtool_complains_of_nothing_but_the_fixed_names", promtool_complains_of_nothing_but_the_fixed_names),
+];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // They share the engine, and compare all that it has.
+    arguments.test_threads = Some(1);
+    if arguments.list {
+        libtest_mimic::run(&arguments, trials(&Arc::default())).exit();
+    }
+    let engine = Arc::new(Mutex::new(Some(Docker::start())));
+    let conclusion = libtest_mimic::run(&arguments, trials(&engine));
+    // Before anything exits: an exit drops nothing.
+    drop(engine.lock().unwrap_or_else(PoisonError::into_inner).take());
+    conclusion.exit_code()
+}
+
+fn trials(engine: &Arc<Mutex<Option<Docker>>>) -> Vec<Trial> {
+    let trial = |(name, case): (&str, Case)| {
+        let engine = Arc::clone(engine);
+        Trial::test(name, move || {
+            // A test that has failed has poisoned it; the engine is none the worse.
+            let engine = engine.lock().unwrap_or_else(PoisonError::into_inner);
+            let docker = engine.as_ref().ok_or("there is no engine")?;
+            docker.remove_all()?;
+            case(docker);
+            Ok(())
+        })
+    };
+    CASES.into_iter().map(trial).collect()
+}
+
+/// Compares every gauge of every container. What changes meanwhile cannot be compared, so the containers have to
+/// be the same before and after the scrape.
+fn agrees(docker: &Docker, exporter: &Exporter, encoding: Encoding) -> Result<(), String> {
+    let before = docker.inspect_all();
+    let scrape = exporter.scrape();
+    if docker.inspect_all() != before {
+        return Err("the containers changed during the scrape".into());
+    }
+    compare(&scrape, &before, encoding)?;
+    assert_eq!(
+        scrape.plain("docker_state_exporter_containers"),
+        f64::from(u32::try_from(before.len()).unwrap())
+    );
+    assert_eq!(scrape.plain("docker_up"), 1.0);
+    Ok(())
+}
+
+/// Undoes `chattr +i`, so that the file can be deleted in the end.
+struct Immutable(std::path::PathBuf);
+
+impl Immutable {
+    fn new(path: std::path::PathBuf) -> Self {
+        chattr("+i", &path);
+        Self(path)
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        chattr("-i", &self.0);
+    }
+}
+
+fn chattr(change: &str, path: &std::path::Path) {
+    let status = Command::new(program("chattr", "e2fsprogs")).arg(change).arg(path).status().unwrap();
+    assert!(status.success(), "chattr {change} {}: {status}", path.display());
+}
+
+/// A container that the engine cannot remove is dead, which comes without an event.
+fn make_dead(docker: &Docker, name: &str) -> Immutable {
+    let id = docker.container(name, &[], &["sleep", "100000"]);
+    let guard = Immutable::new(docker.directory().join("data/containers").join(&id).join("hostname"));
+    docker.try_run(&["rm", "--force", name]).expect_err("it cannot be removed");
+    docker.wait_for(name, "/State/Status", "dead");
+    guard
+}
+
+fn every_state_is_what_inspect_says(docker: &Docker) {
+    let sleep = ["sleep", "100000"];
+    docker.run(&["create", "--network", "none", "--name", "created", IMAGE, "true"]);
+    docker.container("running", &["--hostname", "inside", "--restart", "unless-stopped"], &sleep);
+    docker.container(
+        "labelled",
+        &[
+            "--label=com.docker.compose.project=shop",
+            "--label=Team-Name=Café \"Blue\"",
+            "--label=lines=one\ntwo\\three",
+            "--label=a.b=dot",
+            "--label=a_b=underscore",
+            "--label=A-B=dash",
+            "--label=name=not-the-name",
+            "--label=1st=digit",
+            "--label=empty=",
+        ],
+        &sleep,
+    );
+    docker.container("paused", &[], &sleep);
+    docker.run(&["pause", "paused"]);
+    docker.container("loop", &["--restart", "always"], &["sh", "-c", "exit 3"]);
+    docker.container("gave-up", &["--restart", "on-failure:2"], &["sh", "-c", "exit 4"]);
+    docker.container("exited-0", &[], &["true"]);
+    docker.container("exited-3", &[], &["sh", "-c", "exit 3"]);
+    docker.container("stopped", &["--stop-signal", "KILL"], &sleep);
+    docker.run(&["stop", "stopped"]);
+    docker.container("oom", &["--memory", "16m"], &["sh", "-c", FILL]);
+    let not_there = ["create", "--network", "none", "--name", "cannot-start", IMAGE, "/no/such/program"];
+    docker.run(&not_there);
+    docker.try_run(&["start", "cannot-start"]).expect_err("there is no such program");
+    docker.container("healthy", &["--health-cmd", "true", "--health-interval", "1s"], &sleep);
+    // It fails twice and then hangs, so that the streak of failures stays.
+    let fail = "echo >>/tmp/n; [ $(wc -l </tmp/n) -le 2 ] || sleep 100000; exit 1";
+    let often = ["--health-interval", "1s", "--health-retries", "2", "--health-timeout", "3h"];
+    docker.container("unhealthy", &[&["--health-cmd", fail], &often[..]].concat(), &sleep);
+    docker.container("starting", &["--health-cmd", "true", "--health-interval", "1h"], &sleep);
+    docker.container("unchecked", &["--no-healthcheck"], &sleep);
+    docker.container("k8s_ldap_ldap-2246486038-30nc1_int2_uid_0", &K8S_LABELS, &sleep);
+    let dead = make_dead(docker, "dead");
+
+    docker.wait_for("oom", "/State/OOMKilled", true);
+    docker.wait_for("gave-up", "/RestartCount", 2);
+    docker.wait_for("gave-up", "/State/Status", "exited");
+    docker.wait_for("healthy", "/State/Health/Status", "healthy");
+    docker.wait_for("unhealthy", "/State/Health/Status", "unhealthy");
+    docker.wait_for("unhealthy", "/State/Health/FailingStreak", 2);
+    docker.wait_for("loop", "/State/Status", "restarting");
+
+    let inspects = docker.inspect_all();
+    let seen = |pointer: &str| -> BTreeSet<String> {
+        inspects.iter().filter_map(|i| i.pointer(pointer)?.as_str().map(str::to_owned)).collect()
+    };
+    let states = ["created", "dead", "exited", "paused", "restarting", "running"];
+    assert_eq!(seen("/State/Status"), states.map(str::to_owned).into());
+    let healths = seen("/State/Health/Status");
+    assert!(["healthy", "starting", "unhealthy"].iter().all(|h| healths.contains(*h)), "{healths:?}");
+    assert_eq!(inspects.len(), 17);
+
+    for (encoding, name) in [(Encoding::Code, "code"), (Encoding::StateSet, "state_set")] {
+        let exporter = Setup::new(&docker.host()).set("/containers/encoding", name).start();
+        eventually(SOON, || agrees(docker, &exporter, encoding));
+        exporter.stop();
+    }
+    drop(dead);
+}
+
+fn every_change_is_what_inspect_says(docker: &Docker) {
+    let exporter = Setup::new(&docker.host()).set("/docker/resync_interval", NEVER).start();
+    agrees(docker, &exporter, Encoding::Code).unwrap();
+    docker.container("bystander", &["--health-cmd", "true", "--health-interval", "1h"], &["sleep", "100000"]);
+    let mut slowest = (Duration::ZERO, String::new());
+    let mut check = |what: &str| {
+        let began = std::time::Instant::now();
+        loop {
+            match agrees(docker, &exporter, Encoding::Code) {
+                Ok(()) => break,
+                Err(mismatch) if began.elapsed() > SOON => panic!("after {what}:\n{mismatch}"),
+                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+            }
+        }
+        slowest = slowest.clone().max((began.elapsed(), what.to_owned()));
+    };
+    check("run");
+    let run = |arguments: &[&str]| docker.run(arguments);
+    let health = ["--health-cmd", "test ! -e /tmp/ill", "--health-interval", "1s", "--health-retries", "1"];
+    let options = ["--network", "none", "--name", "web", "--label", "team=blue"];
+    run(&[&["create"], &options[..], &health[..], &[IMAGE, "sleep", "100000"]].concat());
+    check("create");
+    run(&["start", "web"]);
+    check("start");
+    docker.wait_for("web", "/State/Health/Status", "healthy");
+    check("health_status: healthy");
+    // The failing streak grows with each probe, and no event tells of that: see the next test. Here the second
+    // probe hangs.
+    run(&["exec", "web", "touch", "/tmp/ill"]);
+    docker.wait_for("web", "/State/Health/Status", "unhealthy");
+    run(&["exec", "web", "rm", "/tmp/ill"]);
+    docker.wait_for("web", "/State/Health/Status", "healthy");
+    check("health_status: unhealthy, and healthy again");
+    run(&["rename", "web", "shop"]);
+    check("rename");
+    run(&["update", "--restart", "on-failure:5", "shop"]);
+    check("update");
+    run(&["exec", "shop", "true"]);
+    check("exec");
+    run(&["pause", "shop"]);
+    check("pause");
+    run(&["unpause", "shop"]);
+    check("unpause");
+    run(&["restart", "--time", "0", "shop"]);
+    check("restart");
+    run(&["stop", "--time", "0", "shop"]);
+    check("stop");
+    run(&["start", "shop"]);
+    check("start again");
+    run(&["update", "--restart", "no", "shop"]);
+    run(&["kill", "shop"]);
+    check("kill");
+    run(&["rm", "shop"]);
+    check("rm");
+
+    docker.container("hungry", &["--memory", "16m"], &["sh", "-c", FILL]);
+    docker.wait_for("hungry", "/State/OOMKilled", true);
+    docker.wait_for("hungry", "/State/Status", "exited");
+    check("a kill for memory");
+    docker.container("again", &["--restart", "on-failure:2"], &["sh", "-c", "exit 4"]);
+    docker.wait_for("again", "/RestartCount", 2);
+    docker.wait_for("again", "/State/Status", "exited");
+    check("restarts by the policy");
+    run(&["start", "again"]);
+    docker.wait_for("again", "/RestartCount", 2);
+    docker.wait_for("again", "/State/Status", "exited");
+    check("restarts by the policy, after a start by hand");
+    docker.container("loop", &["--restart", "always"], &["sh", "-c", "exit 3"]);
+    docker.wait_for("loop", "/RestartCount", 4);
+    check("a restart loop");
+    run(&["rm", "--force", "loop"]);
+    check("rm --force");
+    docker.container("short", &["--rm"], &["true"]);
+    eventually(SOON, || {
+        if docker.try_run(&["inspect", "short"]).is_err() { Ok(()) } else { Err("it is still there") }
+    });
+    check("run --rm");
+    // The same name, another container.
+    docker.container("again-2", &[], &["true"]);
+    run(&["rm", "again"]);
+    run(&["rename", "again-2", "again"]);
+    check("a name that has moved");
+    docker.remove_all().unwrap();
+    check("the removal of all");
+    println!("slowest: {slowest:?}");
+    exporter.stop();
+}
+
+fn what_no_event_tells_is_found_by_the_next_list(docker: &Docker) {
+    let probe = ["--health-cmd", "exit 1", "--health-interval", "3s", "--health-retries", "1"];
+    docker.container("failing", &probe, &["sleep", "100000"]);
+    let exporter = Setup::new(&docker.host()).set("/docker/resync_interval", 1_000).start();
+    docker.wait_for("failing", "/State/Health/FailingStreak", 1);
+    for streak in 2..4 {
+        docker.wait_for("failing", "/State/Health/FailingStreak", streak);
+        eventually(SOON, || {
+            let labels = common_labels(&docker.inspect("failing"));
+            let found = exporter.scrape().find("container_state_health_failingstreak", &labels)?;
+            if found >= f64::from(streak) { Ok(()) } else { Err(format!("{found}, not {streak}")) }
+        });
+    }
+    docker.run(&["rm", "--force", "failing"]);
+    let dead = make_dead(docker, "dead");
+    eventually(SOON, || agrees(docker, &exporter, Encoding::Code));
+    assert_eq!(docker.inspect("dead")["State"]["Status"], "dead");
+    drop(dead);
+    docker.run(&["rm", "dead"]);
+    eventually(SOON, || agrees(docker, &exporter, Encoding::Code));
+    exporter.stop();
+}
+
+const K8S_LABELS: [&str; 4] = [
+    "--label=io.kubernetes.pod.name=ldap-2246486038-30nc1",
+    "--label=io.kubernetes.pod.namespace=int2",
+    "--label=io.kubernetes.container.name=ldap",
+    "--label=io.kubernetes.docker.type=container",
+];
+
+/// What `docker_events` has to be for these events of the engine: counted by the contract, not by the program.
+fn expected_counts(events: &[Value], types: &[&str]) -> BTreeMap<Labels, f64> {
+    let mut counts = BTreeMap::new();
+    for event in events {
+        let kind = event["Type"].as_str().unwrap();
+        let action = event["Action"].as_str().unwrap();
+        let attribute = |name: &str| event["Actor"]["Attributes"][name].as_str();
+        let sandbox = attribute("io.kubernetes.container.name") == Some("POD")
+            || attribute("io.kubernetes.docker.type") == Some("podsandbox");
+        let excluded =
+            action == "exec_detach" || action == "exec_create" || action.starts_with("exec_create:");
+        if !types.contains(&kind) || sandbox || excluded {
+            continue;
+        }
+        let action = match action.strip_prefix("exec_start: ") {
+            // Of the command line only the program, without its directory.
+            Some(command) => {
+                let program = command.split(' ').next().unwrap();
+                format!("exec_start: {}", program.rsplit('/').next().unwrap())
+            }
+            None => action.to_owned(),
+        };
+        let mut labels = labels([("event", &action), ("type", kind)]);
+        let mut add = |label: &str, value: Option<&str>| {
+            labels.extend(value.map(|value| (label.to_owned(), value.to_owned())));
+        };
+        add("name", attribute("name"));
+        if kind == "container" {
+            add("image", attribute("image"));
+            add("pod", attribute("io.kubernetes.pod.name"));
+            add("env", attribute("io.kubernetes.pod.namespace"));
+            add("container", attribute("io.kubernetes.container.name"));
+        }
+        *counts.entry(labels).or_insert(0.0) += 1.0;
+    }
+    counts
+}
+
+/// Compares the counts that are not 0 with the recorded events.
+fn counts_agree(exporter: &Exporter, expected: &BTreeMap<Labels, f64>) -> Result<(), String> {
+    let mut found = exporter.scrape().series("docker_events");
+    found.retain(|_, count| *count != 0.0);
+    compare_series("docker_events", expected, &found)
+}
+
+fn events_are_counted_as_the_engine_tells_them(docker: &Docker) {
+    docker.container("old", &[], &["sleep", "100000"]);
+    let exporter = Setup::new(&docker.host()).start();
+    assert_eq!(counts_agree(&exporter, &BTreeMap::new()), Ok(()), "before any event");
+    let recorder = Recorder::start(docker);
+    let run = |arguments: &[&str]| docker.run(arguments);
+
+    docker.container("web", &["--label", "team=blue"], &["sleep", "100000"]);
+    run(&["exec", "web", "true"]);
+    run(&["exec", "web", "/bin/sh", "-c", "echo a-secret >/dev/null"]);
+    run(&["exec", "web", "sh", "-c", "true"]);
+    run(&["exec", "--detach", "web", "/bin/sleep", "0.1"]);
+    run(&["pause", "web"]);
+    run(&["unpause", "web"]);
+    run(&["top", "web"]);
+    run(&["rename", "web", "shop"]);
+    run(&["update", "--restart", "on-failure:1", "shop"]);
+    run(&["restart", "--time", "0", "shop"]);
+    run(&["kill", "--signal", "USR1", "shop"]);
+    run(&["cp", "shop:/bin/true", "-"]);
+    run(&["commit", "shop", "shop:test"]);
+    run(&["kill", "shop"]);
+    run(&["rm", "--force", "shop"]);
+    run(&["rmi", "shop:test"]);
+    docker.container("hungry", &["--memory", "16m"], &["sh", "-c", FILL]);
+    docker.wait_for("hungry", "/State/OOMKilled", true);
+    docker.container("again", &["--restart", "on-failure:3"], &["sh", "-c", "exit 4"]);
+    docker.wait_for("again", "/RestartCount", 3);
+    docker.wait_for("again", "/State/Status", "exited");
+    let probe = ["--health-cmd", "test ! -e /tmp/ill", "--health-interval", "1s", "--health-retries", "1"];
+    docker.container("checked", &probe, &["sleep", "100000"]);
+    docker.wait_for("checked", "/State/Health/Status", "healthy");
+    run(&["exec", "checked", "touch", "/tmp/ill"]);
+    docker.wait_for("checked", "/State/Health/Status", "unhealthy");
+    run(&["rm", "--force", "checked"]);
+    for _ in 0..10 {
+        run(&["run", "--rm", "--network", "none", "--name", "job", IMAGE, "true"]);
+    }
+    run(&["stop", "--time", "0", "old"]);
+
+    let events = recorder.catch_up(docker);
+    let expected = expected_counts(&events, &["container"]);
+    // What this is all about has happened.
+    for action in [
+        "create",
+        "start",
+        "die",
+        "destroy",
+        "oom",
+        "kill",
+        "pause",
+        "unpause",
+        "rename",
+        "update",
+        "restart",
+        "stop",
+        "top",
+        "attach",
+        "exec_die",
+        "exec_start: sh",
+        "exec_start: true",
+        "exec_start: sleep",
+        "commit",
+        "health_status: healthy",
+        "health_status: unhealthy",
+    ] {
+        assert!(expected.keys().any(|labels| labels["event"] == action), "no event {action}: {expected:#?}");
+    }
+    let secret = |event: &Value| event["Action"].as_str().unwrap().contains("a-secret");
+    assert!(events.iter().any(secret));
+    eventually(SOON, || counts_agree(&exporter, &expected));
+    assert!(!exporter.scrape_text().contains("a-secret"));
+
+    // Besides, the actions that begin at 0 exist for the containers that are there, and no other.
+    let scrape = exporter.scrape();
+    for name in ["old", "hungry", "again"] {
+        for action in ["die", "oom", "start", "health_status: unhealthy"] {
+            let with = labels([("event", action), ("type", "container"), ("name", name), ("image", IMAGE)]);
+            scrape.value("docker_events", &with);
+        }
+    }
+    let zeros = scrape.series("docker_events").into_iter().filter(|(_, count)| *count == 0.0);
+    for (labels, _) in zeros {
+        let action = labels["event"].as_str();
+        assert!(["die", "oom", "start", "health_status: unhealthy"].contains(&action), "{labels:?}");
+    }
+    assert_eq!(scrape.families["docker_events"].kind, "counter");
+    exporter.stop();
+}
+
+fn events_of_other_types_are_counted_when_asked_for(docker: &Docker) {
+    let types = ["container", "image", "network"];
+    let exporter = Setup::new(&docker.host()).set("/events/types", json!(types)).start();
+    let recorder = Recorder::start(docker);
+    docker.run(&["tag", IMAGE, "other:tag"]);
+    docker.run(&["rmi", "other:tag"]);
+    docker.run(&["run", "--rm", "--network", "none", "--name", "job", IMAGE, "true"]);
+    let events = recorder.catch_up(docker);
+    let expected = expected_counts(&events, &types);
+    for (kind, action) in
+        [("image", "tag"), ("image", "untag"), ("network", "connect"), ("network", "disconnect")]
+    {
+        let there = |labels: &Labels| labels["type"] == kind && labels["event"] == action;
+        assert!(expected.keys().any(there), "no {kind} event {action}: {expected:#?}");
+    }
+    eventually(SOON, || counts_agree(&exporter, &expected));
+    exporter.stop();
+}
+
+fn a_pods_container_that_is_killed_for_memory_counts(docker: &Docker) {
+    let exporter = Setup::new(&docker.host()).start();
+    let pod =
+        ["--label=io.kubernetes.pod.name=ldap-2246486038-30nc1", "--label=io.kubernetes.pod.namespace=int2"];
+    let by_name = "--label=io.kubernetes.container.name=POD";
+    let by_type = "--label=io.kubernetes.docker.type=podsandbox";
+    for (name, label) in [("sandbox-by-name", by_name), ("sandbox-by-type", by_type)] {
+        docker.container(name, &[&pod[..], &[label]].concat(), &["sleep", "100000"]);
+    }
+    let name = "k8s_ldap_ldap-2246486038-30nc1_int2_uid_0";
+    let create = ["create", "--network", "none", "--memory", "16m", "--name", name];
+    docker.run(&[&create, &K8S_LABELS[..], &[IMAGE, "sh", "-c", FILL]].concat());
+    let oom = labels([
+        ("event", "oom"),
+        ("type", "container"),
+        ("env", "int2"),
+        ("pod", "ldap-2246486038-30nc1"),
+        ("container", "ldap"),
+        ("image", IMAGE),
+        ("name", name),
+    ]);
+    // From 0 to 1 under the same labels: otherwise rate() would never see the first kill.
+    let count_is = |wanted: f64| {
+        let found = exporter.scrape().find("docker_events", &oom)?;
+        if found == wanted { Ok(()) } else { Err(format!("{found}, not {wanted}")) }
+    };
+    eventually(SOON, || count_is(0.0));
+    docker.run(&["start", name]);
+    docker.wait_for(name, "/State/OOMKilled", true);
+    eventually(SOON, || count_is(1.0));
+    let mut died = oom.clone();
+    died.insert("event".into(), "die".into());
+    eventually(SOON, || exporter.scrape().find("docker_events", &died).map(|count| assert_eq!(count, 1.0)));
+
+    docker.run(&["rm", "--force", "sandbox-by-name", "sandbox-by-type"]);
+    eventually(SOON, || agrees(docker, &exporter, Encoding::Code));
+    let events = exporter.scrape().series("docker_events");
+    let of_sandbox = |labels: &&Labels| {
+        labels["name"].starts_with("sandbox") || labels.get("container").is_some_and(|name| name == "POD")
+    };
+    assert_eq!(events.keys().filter(of_sandbox).collect::<Vec<_>>(), Vec::<&Labels>::new());
+    exporter.stop();
+}
+
+fn names_and_labels_choose_what_is_shown(docker: &Docker) {
+    let options = ["--label=team=blue", "--label=com.docker.compose.project=shop"];
+    docker.container("web-1", &options, &["sleep", "100000"]);
+    docker.container("hidden-1", &options, &["sleep", "100000"]);
+    let exporter = Setup::new(&docker.host())
+        .set("/containers/names", json!({"included": ["*"], "excluded": ["hidden-*"]}))
+        .set("/containers/labels", json!({"included": ["com.docker.*"], "excluded": []}))
+        .set("/events/labels", json!({"included": ["team"], "excluded": []}))
+        .start();
+    let mut web = docker.inspect("web-1");
+    web["Config"]["Labels"].as_object_mut().unwrap().remove("team");
+    eventually(SOON, || compare(&exporter.scrape(), std::slice::from_ref(&web), Encoding::Code));
+    docker.run(&["pause", "web-1"]);
+    let paused = labels([
+        ("event", "pause"),
+        ("type", "container"),
+        ("name", "web-1"),
+        ("image", IMAGE),
+        ("container_label_team", "blue"),
+    ]);
+    eventually(SOON, || exporter.scrape().find("docker_events", &paused).map(|count| assert_eq!(count, 1.0)));
+    exporter.stop();
+}
+
+/// What `promtool` finds fault with in names that dashboards and alerts already use.
+const FIXED_NAMES: [&str; 1] = [r#"docker_events counter metrics should have "_total" suffix"#];
+
+fn promtool_complains_of_nothing_but_the_fixed_names(docker: &Docker) {
+    let promtool = program("promtool", "prometheus");
+    docker.container("web", &["--label", "team=blue", "--health-cmd", "true"], &["sleep", "100000"]);
+    docker.container("exited", &[], &["sh", "-c", "exit 3"]);
+    for encoding in ["code", "state_set"] {
+        let exporter = Setup::new(&docker.host()).set("/containers/encoding", encoding).start();
+        let text = exporter.scrape_text();
+        assert!(text.contains("container_info") && text.contains("docker_events"), "{text}");
+        let mut child = Command::new(&promtool)
+            .args(["check", "metrics"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let complaints: BTreeSet<_> = said.lines().collect();
+        assert_eq!(complaints, FIXED_NAMES.into(), "of {encoding}");
+        exporter.stop();
+    }
+}
