@@ -17,9 +17,9 @@ RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' > src/main.rs \
  && rm -r src
 COPY . .
 ARG REVISION=unknown
-# Newer than the placeholders, or cargo would think them built. The two variables go into build_info.
+# Newer than the placeholders, or cargo would think them built.
 RUN touch src/lib.rs src/main.rs \
- && export DSE_REVISION="${REVISION}" DSE_RUSTC="$(rustc -V | cut -d ' ' -f 2)" \
+ && export DSE_REVISION="${REVISION}" \
  && cargo build --release --locked --target "$(rustc -vV | sed -n 's/^host: //p')" \
  && cp target/*/release/docker-state-exporter /docker-state-exporter
 
