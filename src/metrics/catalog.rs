@@ -148,7 +148,7 @@ pub const CONTAINER: &[ContainerMetric] = &[
             name: "container.info",
             kind: Kind::Gauge,
             unit: "",
-            help: "What does not change while the container exists; always 1.",
+            help: "What else is known of the container; always 1.",
             labels: &[
                 ("image_id", "the image's id"),
                 ("restart_policy", "the restart policy's name"),
