@@ -7,10 +7,10 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
-use fake_engine::{Endpoint, FakeEngine};
+use fake_engine::{Container, Endpoint, FakeEngine};
 use support::exporter::Setup;
 use support::exposition::{Exposition, compare_series};
-use support::inspect::Encoding;
+use support::inspect::{Encoding, compare};
 
 fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parity")
@@ -79,6 +79,25 @@ fn codes_are_those_of_the_go_exporter() {
 #[test]
 fn state_sets_are_those_of_the_go_exporter() {
     check("state_set", "expected-state-set.prom", 6);
+}
+
+/// A real engine can hardly be brought to show `removing`.
+#[test]
+fn every_status_and_health_has_its_code() {
+    let engine = FakeEngine::start().unwrap();
+    for status in ["removing", "dead", "exited", "paused", "restarting", "created", "running"] {
+        engine.add(Container::new(status).status(status).label("com.example.team", "blue"));
+    }
+    for health in ["", "none", "starting", "healthy", "unhealthy"] {
+        engine.add(Container::new(&format!("health-{health}")).health(health, 2));
+    }
+    let inspects: Vec<_> = engine.ids().iter().map(|id| engine.container(id).unwrap().inspect).collect();
+    for (encoding, name) in [(Encoding::Code, "code"), (Encoding::StateSet, "state_set")] {
+        let exporter = Setup::new(&engine.host()).set("/containers/encoding", name).start();
+        compare(&exporter.scrape(), &inspects, encoding)
+            .unwrap_or_else(|differences| panic!("{differences}"));
+        exporter.stop();
+    }
 }
 
 /// The tests against a real engine stand on this computation, so it is held against what others printed.

@@ -7,6 +7,7 @@ mod support;
 use std::panic::catch_unwind;
 use std::time::Duration;
 
+use support::docker::program;
 use support::exposition::{Exposition, Labels, compare_series, labels};
 use support::{eventually, inspect};
 
@@ -122,6 +123,14 @@ fn eventually_tries_again_and_tells_the_last_mismatch() {
     let panic =
         catch_unwind(|| eventually(Duration::from_millis(20), || Err::<(), _>("still two"))).unwrap_err();
     assert!(panic.downcast_ref::<String>().unwrap().contains("still two"));
+}
+
+#[test]
+fn a_program_that_is_missing_is_named_with_its_package() {
+    let panic = catch_unwind(|| program("no-such-program", "a-package")).unwrap_err();
+    let text = panic.downcast_ref::<String>().unwrap();
+    assert_eq!(text, "no-such-program is not installed; on Debian: apt-get install a-package");
+    assert!(program("sh", "dash").is_absolute());
 }
 
 #[test]

@@ -201,7 +201,9 @@ impl Docker {
     fn import_image(&self) {
         let busybox = program("busybox", "busybox-static");
         let root = self.directory.join("image");
-        fs::create_dir_all(root.join("bin")).unwrap();
+        for directory in ["bin", "tmp"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
         fs::copy(&busybox, root.join("bin/busybox")).unwrap();
         let list = Command::new(&busybox).arg("--list").output().unwrap();
         for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|applet| *applet != "busybox") {

@@ -92,6 +92,9 @@ impl Setup {
         let log = directory.path().join("log");
         let output = File::create(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_docker-state-exporter"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")) {
+            command.env_remove(name);
+        }
         command
             .arg("--config")
             .arg(&config)
@@ -101,9 +104,6 @@ impl Setup {
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
             .stderr(output);
-        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")) {
-            command.env_remove(name);
-        }
         let child = command.spawn().unwrap();
         Exporter { child, address, log, _directory: directory }
     }
