@@ -16,7 +16,7 @@ use crate::readers::otlp::PushReader;
 use crate::readers::prometheus::PrometheusReader;
 use crate::readers::{self, ReaderError};
 use crate::stats::Stats;
-use crate::web::{self, BindError};
+use crate::web::{self, BindError, Limits};
 
 /// For the last exports.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -106,7 +106,7 @@ impl Exporter {
             if let Ok(address) = listener.local_addr() {
                 info!(%address, "listening");
             }
-            readers.spawn(web::serve(listener, router, shutdown.clone(), DRAIN));
+            readers.spawn(web::serve(listener, router, Limits::default(), shutdown.clone(), DRAIN));
         }
         shutdown.cancelled().await;
         // Neither fails: a panic in a part is logged by the panic hook, and there is nothing left to save.

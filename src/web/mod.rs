@@ -20,6 +20,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
+use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
@@ -30,7 +31,7 @@ use crate::inventory;
 use crate::readers::prometheus::{CONTENT_TYPE, PrometheusReader};
 use crate::stats::Stats;
 
-pub use server::{BindError, bind, serve};
+pub use server::{BindError, Limits, bind, serve};
 
 /// What requests are answered from.
 #[derive(Clone)]
@@ -73,15 +74,16 @@ async fn metrics(State(app): State<App>) -> Response<Body> {
     };
     // Rendering after a change takes a while; the daemon's events must not wait for it.
     let reader = Arc::clone(&app.reader);
-    let rendered = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        reader.render()
-    })
-    .await;
+    let rendered = tokio::task::spawn_blocking(move || reader.render()).await;
     let why = match rendered {
         Ok(Ok(text)) => {
             app.stats.scrapes_ok.increment();
-            let mut response = Response::new(Body::from(text));
+            // Held until the last byte is taken: clients that read slowly keep their answers in memory.
+            let body = Body::from(text).map_frame(move |frame| {
+                let _ = &permit;
+                frame
+            });
+            let mut response = Response::new(Body::new(body));
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
             return response;
         }

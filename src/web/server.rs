@@ -17,12 +17,23 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-/// For a request's line and headers, and between requests of a connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Without a byte taken by a client that is being answered.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Connections at once. Beyond that, new ones wait to be accepted.
-const MOST_CONNECTIONS: usize = 512;
+/// What a client may take of the server.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// For a request's line and headers, and between the requests of a connection.
+    pub header: Duration,
+    /// Without a byte taken by a client that is being answered.
+    pub write: Duration,
+    /// Connections at once. Beyond that, new ones wait to be accepted.
+    pub connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { header: Duration::from_secs(30), write: Duration::from_secs(30), connections: 512 }
+    }
+}
+
 /// After an accept has failed, for want of file descriptors perhaps.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -78,15 +89,21 @@ pub async fn bind(host: &str, port: u16) -> Result<TcpListener, BindError> {
 }
 
 /// Serves until it is told to stop, then lets connections finish for as long as `drain` lasts.
-pub async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken, drain: Duration) {
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+    drain: Duration,
+) {
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    server.timer(TokioTimer::new()).header_read_timeout(limits.header);
     let graceful = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let room = Arc::new(Semaphore::new(limits.connections));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &room) => accepted,
+            accepted = accept(&listener, &room, limits.write) => accepted,
         };
         let (stream, permit) = match accepted {
             Ok(accepted) => accepted,
@@ -114,11 +131,109 @@ pub async fn serve(listener: TcpListener, router: Router, shutdown: Cancellation
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
+    write_timeout: Duration,
 ) -> io::Result<(Pin<Box<TimeoutStream<TcpStream>>>, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
     let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(WRITE_TIMEOUT));
+    stream.set_write_timeout(Some(write_timeout));
     Ok((Box::pin(stream), permit))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(200);
+    const LONG: Duration = Duration::from_secs(10);
+
+    async fn start(limits: Limits) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+        let listener = bind("127.0.0.1", 0).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new()
+            .route("/", get(|| async { "hello" }))
+            .route("/slow", get(|| async { tokio::time::sleep(SHORT).await }))
+            .route("/endless", get(|| async { vec![0; 64 * 1024 * 1024] }));
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn(serve(listener, router, limits, shutdown.clone(), LONG));
+        (address, shutdown, served)
+    }
+
+    /// Everything that the server still says until it closes the connection.
+    async fn until_closed(stream: &mut TcpStream) -> Vec<u8> {
+        let mut said = Vec::new();
+        let _ = timeout(LONG, stream.read_to_end(&mut said)).await.expect("the connection stays open");
+        said
+    }
+
+    #[tokio::test]
+    async fn a_request_that_never_ends_is_given_up() {
+        let (address, ..) = start(Limits { header: SHORT, ..Limits::default() }).await;
+        for begun in ["", "GET / HT", "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(begun.as_bytes()).await.unwrap();
+            let began = Instant::now();
+            until_closed(&mut stream).await;
+            assert!(began.elapsed() >= SHORT / 2, "{begun:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_idle_after_an_answer_is_closed() {
+        let (address, ..) = start(Limits { header: SHORT, ..Limits::default() }).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let said = until_closed(&mut stream).await;
+        assert!(said.ends_with(b"hello"), "{}", String::from_utf8_lossy(&said));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_is_given_up() {
+        let (address, shutdown, served) = start(Limits { write: SHORT, ..Limits::default() }).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        stream.readable().await.unwrap();
+        shutdown.cancel();
+        let began = Instant::now();
+        served.await.unwrap();
+        assert!(began.elapsed() < LONG / 2, "the drain waited for a client that does not read");
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait_for_their_turn() {
+        let (address, ..) = start(Limits { connections: 1, header: SHORT, ..Limits::default() }).await;
+        let _first = TcpStream::connect(address).await.unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        second.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        assert!(until_closed(&mut second).await.ends_with(b"hello"));
+    }
+
+    #[tokio::test]
+    async fn what_is_being_answered_at_the_end_is_answered() {
+        let (address, shutdown, served) = start(Limits::default()).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        tokio::time::sleep(SHORT / 4).await;
+        shutdown.cancel();
+        assert!(until_closed(&mut stream).await.starts_with(b"HTTP/1.1 200"));
+        served.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_told_with_a_remedy() {
+        let taken = bind("127.0.0.1", 0).await.unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = bind("127.0.0.1", port).await.unwrap_err().to_string();
+        assert!(error.starts_with(&format!("cannot listen on 127.0.0.1:{port}: ")), "{error}");
+        assert!(error.contains("\nhint: "), "{error}");
+        assert!(
+            bind("", 0).await.is_ok() && bind("localhost", 0).await.is_ok() && bind("[::1]", 0).await.is_ok()
+        );
+    }
 }
