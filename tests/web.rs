@@ -1,0 +1,174 @@
+//! The HTTP server as its clients see it, and what ends the program at its start.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests")]
+
+mod support;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::Command;
+use std::time::Duration;
+
+use fake_engine::{Container, FakeEngine};
+use support::eventually;
+use support::exporter::{Exporter, Setup};
+use support::exposition::Exposition;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// One request on a connection of its own: status line with headers, and the body as it came.
+fn request(exporter: &Exporter, method: &str, path: &str, headers: &str) -> (String, Vec<u8>) {
+    let mut stream = TcpStream::connect(exporter.address()).unwrap();
+    stream.set_read_timeout(Some(SOON)).unwrap();
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: x\r\n{headers}\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("an answer has headers");
+    (String::from_utf8(answer[..end].to_vec()).unwrap().to_lowercase(), answer[end + 4..].to_vec())
+}
+
+fn status(head: &str) -> &str {
+    head.split(' ').nth(1).unwrap()
+}
+
+#[test]
+fn every_path_answers_get_and_head_and_nothing_else() {
+    let engine = FakeEngine::start().unwrap();
+    engine.add(Container::new("web"));
+    let exporter = Setup::new(&engine.host()).start();
+    for path in ["/", "/metrics", "/-/healthy", "/-/ready"] {
+        let (head, body) = request(&exporter, "GET", path, "");
+        assert_eq!(status(&head), "200", "{path}");
+        assert!(!body.is_empty(), "{path}");
+        let (head, body) = request(&exporter, "HEAD", path, "");
+        assert_eq!((status(&head), body.len()), ("200", 0), "{path}");
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "TRACE"] {
+            assert_eq!(status(&request(&exporter, method, path, "").0), "405", "{method} {path}");
+        }
+    }
+    for path in ["/metric", "/metrics/x", "/-/reload", "/..", "//metrics"] {
+        assert_eq!(status(&request(&exporter, "GET", path, "").0), "404", "{path}");
+    }
+    let page = String::from_utf8(request(&exporter, "GET", "/", "").1).unwrap();
+    for expected in ["docker-state-exporter", env!("CARGO_PKG_VERSION"), r#"href="/metrics""#] {
+        assert!(page.contains(expected), "{expected}: {page}");
+    }
+    assert_eq!(request(&exporter, "GET", "/-/healthy", "").1, b"up\n");
+    exporter.stop();
+}
+
+#[test]
+fn the_exposition_is_compressed_for_those_who_ask() {
+    let engine = FakeEngine::start().unwrap();
+    engine.populate(100, 5);
+    let exporter = Setup::new(&engine.host()).start();
+    let (head, plain) = request(&exporter, "GET", "/metrics", "");
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(!head.contains("content-encoding"), "{head}");
+    // As Prometheus asks for it.
+    let (head, packed) = request(&exporter, "GET", "/metrics", "Accept-Encoding: gzip\r\n");
+    assert!(head.contains("content-encoding: gzip"), "{head}");
+    assert!(packed.len() < plain.len() / 5, "{} bytes of {}", packed.len(), plain.len());
+    let mut text = String::new();
+    flate2::read::MultiGzDecoder::new(&packed[..]).read_to_string(&mut text).unwrap();
+    let unpacked = Exposition::parse(&text).unwrap();
+    let plain = Exposition::parse(std::str::from_utf8(&plain).unwrap()).unwrap();
+    assert_eq!(unpacked.series("container_state_status"), plain.series("container_state_status"));
+    assert_eq!(unpacked.series("container_state_status").len(), 100);
+    exporter.stop();
+}
+
+#[test]
+fn ready_is_said_after_the_first_whole_list_only() {
+    let engine = FakeEngine::start().unwrap();
+    engine.add(Container::new("web"));
+    engine.vanish();
+    let exporter = Setup::new(&engine.host()).spawn();
+    eventually(SOON, || {
+        let answer = exporter.get("/-/healthy").map_err(|error| error.to_string())?;
+        if answer.status == 200 { Ok(()) } else { Err(answer.status.to_string()) }
+    });
+    assert_eq!(exporter.get("/-/ready").unwrap().status, 503);
+    let scrape = exporter.scrape();
+    assert_eq!(scrape.plain("docker_up"), 0.0);
+    assert!(!scrape.families.contains_key("container_state_status"));
+    engine.reopen().unwrap();
+    eventually(SOON, || match exporter.get("/-/ready").unwrap().status {
+        200 => Ok(()),
+        status => Err(status.to_string()),
+    });
+    assert_eq!(exporter.scrape().plain("docker_up"), 1.0);
+    exporter.stop();
+}
+
+#[test]
+fn scrapes_beyond_the_limit_are_refused() {
+    let engine = FakeEngine::start().unwrap();
+    engine.populate(3000, 10);
+    let exporter = Setup::new(&engine.host()).set("/web/max_requests", 1).start();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let scrapes: Vec<_> =
+            (0..16).map(|_| scope.spawn(|| exporter.get("/metrics").unwrap().status)).collect();
+        scrapes.into_iter().map(|scrape| scrape.join().unwrap()).collect()
+    });
+    let answered = statuses.iter().filter(|s| **s == 200).count();
+    let refused = statuses.iter().filter(|s| **s == 503).count();
+    assert!(answered >= 1 && refused >= 1 && answered + refused == 16, "{statuses:?}");
+    let scrape = exporter.scrape();
+    let count = |result| {
+        let labels = support::exposition::labels([("result", result)]);
+        scrape.value("docker_state_exporter_scrapes_total", &labels)
+    };
+    assert_eq!((count("ok"), count("error")), (answered as f64, refused as f64));
+    exporter.stop();
+}
+
+#[test]
+fn an_answer_is_used_again_for_the_cache_period() {
+    let engine = FakeEngine::start().unwrap();
+    let id = engine.create(Container::new("web"));
+    let exporter = Setup::new(&engine.host()).argument("-cache-period=2").start();
+    let state = || exporter.scrape().select("container_state_status", &Default::default())[0].1;
+    assert_eq!(state(), 6.0);
+    engine.act(&id, "pause", |container| container.status("paused"));
+    let began = std::time::Instant::now();
+    let (_, after) = eventually(SOON, || match state() {
+        3.0 => Ok(()),
+        other => Err(other.to_string()),
+    });
+    // From the scrape before the pause, which cannot have been long ago.
+    assert!(after > Duration::from_millis(500), "{after:?} since {:?}", began.elapsed());
+    exporter.stop();
+}
+
+#[test]
+fn a_port_that_is_taken_ends_the_program_with_one_clear_line() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_docker-state-exporter"))
+        .args(["--web.listen-address", &address])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.starts_with(&format!("cannot listen on {address}: ")), "{said}");
+    assert_eq!(said.lines().count(), 2, "{said}");
+}
+
+#[test]
+fn a_healthcheck_asks_the_address_that_is_configured() {
+    let engine = FakeEngine::start().unwrap();
+    let exporter = Setup::new(&engine.host()).start();
+    let address = exporter.address().to_string();
+    let check = |address: &str| {
+        Command::new(env!("CARGO_BIN_EXE_docker-state-exporter"))
+            .args(["healthcheck", "--web.listen-address", address])
+            .output()
+            .unwrap()
+    };
+    assert_eq!(check(&address).status.code(), Some(0));
+    exporter.stop();
+    let output = check(&address);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains(&address));
+}
