@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
+use support::certificates::Authority;
 use support::docker::{Docker, IMAGE, Recorder, program};
 use support::eventually;
 use support::exporter::{Exporter, Setup};
@@ -35,7 +36,7 @@ const NEVER: u64 = 3_600_000;
 
 type Case = fn(&Docker);
 
-const CASES: [(&str, Case); 8] = [
+const CASES: [(&str, Case); 9] = [
     ("every_state_is_what_inspect_says", every_state_is_what_inspect_says),
     ("every_change_is_what_inspect_says", every_change_is_what_inspect_says),
     ("what_no_event_tells_is_found_by_the_next_list", what_no_event_tells_is_found_by_the_next_list),
@@ -43,6 +44,7 @@ const CASES: [(&str, Case); 8] = [
     ("events_of_other_types_are_counted_when_asked_for", events_of_other_types_are_counted_when_asked_for),
     ("a_pods_container_that_is_killed_for_memory_counts", a_pods_container_that_is_killed_for_memory_counts),
     ("names_and_labels_choose_what_is_shown", names_and_labels_choose_what_is_shown),
+    ("tls_is_spoken_as_the_docker_command_speaks_it", tls_is_spoken_as_the_docker_command_speaks_it),
     ("promtool_complains_of_nothing_but_the_fixed_names", promtool_complains_of_nothing_but_the_fixed_names),
 ];
 
@@ -553,6 +555,43 @@ fn promtool_complains_of_nothing_but_the_fixed_names(docker: &Docker) {
         let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
         let complaints: BTreeSet<_> = said.lines().collect();
         assert_eq!(complaints, FIXED_NAMES.into(), "of {encoding}");
+        exporter.stop();
+    }
+}
+
+/// By the docker command's variables, by the file, and not without a certificate or by an authority that is not
+/// the engine's.
+fn tls_is_spoken_as_the_docker_command_speaks_it(docker: &Docker) {
+    docker.run(&["run", "--detach", "--name", "secure", "--network", "none", IMAGE, "sleep", "1000"]);
+    let host = format!("tcp://{}", docker.tls_address());
+    let at = docker.certificates();
+    let by_variables =
+        Setup::new(&host).env("DOCKER_TLS_VERIFY", "1").env("DOCKER_CERT_PATH", at.to_str().unwrap());
+    let files = json!({
+        "ca_file": at.join("ca.pem"), "cert_file": at.join("cert.pem"), "key_file": at.join("key.pem"),
+    });
+    let by_file = Setup::new(&host.replace("127.0.0.1", "localhost")).set("/docker/tls", files);
+    for setup in [by_variables, by_file] {
+        let exporter = setup.start();
+        eventually(SOON, || agrees(docker, &exporter, Encoding::Code));
+        exporter.stop();
+    }
+    let without_a_certificate = json!({"ca_file": at.join("ca.pem")});
+    let stranger = at.join("stranger.pem");
+    Authority::new().write(&stranger);
+    let by_a_stranger = json!({
+        "ca_file": stranger, "cert_file": at.join("cert.pem"), "key_file": at.join("key.pem"),
+    });
+    for (tls, reason) in [(without_a_certificate, "ertificate"), (by_a_stranger, "invalid peer certificate")]
+    {
+        let exporter = Setup::new(&host).set("/docker/tls", tls).spawn();
+        eventually(SOON, || {
+            let log = exporter.log();
+            let told =
+                log.lines().any(|line| line.contains("cannot follow the daemon") && line.contains(reason));
+            if told { Ok(()) } else { Err(log) }
+        });
+        assert_eq!(exporter.scrape().plain("docker_up"), 0.0);
         exporter.stop();
     }
 }

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -16,7 +17,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+use super::certificates::Authority;
 use super::eventually;
+use super::exporter::free_address;
 
 /// How long the engine may take to start, and to stop.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -33,6 +36,8 @@ pub(crate) struct Docker {
     replies: Receiver<String>,
     /// dockerd's process id in the namespace, while it runs.
     daemon: Option<String>,
+    /// Where it listens with TLS too.
+    tls: SocketAddr,
 }
 
 impl Docker {
@@ -56,7 +61,15 @@ impl Docker {
         std::thread::spawn(move || {
             output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        let mut docker = Self { directory, commands: shell.stdin.take(), shell, replies, daemon: None };
+        let mut docker = Self {
+            directory,
+            commands: shell.stdin.take(),
+            shell,
+            replies,
+            daemon: None,
+            tls: free_address(),
+        };
+        docker.make_certificates();
         docker.start_daemon();
         docker.import_image();
         docker
@@ -77,13 +90,33 @@ impl Docker {
         format!("unix://{}", self.socket().display())
     }
 
+    /// Its address for those who show a certificate of `certificates()`.
+    pub(crate) fn tls_address(&self) -> SocketAddr {
+        self.tls
+    }
+
+    /// `ca.pem`, `cert.pem` and `key.pem`, as the docker command has them.
+    pub(crate) fn certificates(&self) -> PathBuf {
+        self.directory.join("certificates")
+    }
+
+    fn make_certificates(&self) {
+        let (authority, at) = (Authority::new(), self.certificates());
+        fs::create_dir(&at).unwrap();
+        authority.write(&at.join("ca.pem"));
+        authority.sign(&at.join("cert.pem"), &at.join("key.pem"));
+        authority.sign(&at.join("server-cert.pem"), &at.join("server-key.pem"));
+    }
+
     /// Starts dockerd, the first time or again, and waits until it answers.
     pub(crate) fn start_daemon(&mut self) {
         assert!(self.daemon.is_none(), "dockerd runs already");
         let at = self.directory.display().to_string();
         let command = format!(
-            "dockerd --host unix://{at}/docker.sock --data-root {at}/data --exec-root {at}/exec \
-             --pidfile {at}/pid --bridge none --iptables=false >>{at}/log 2>&1 & echo $!"
+            "dockerd --host unix://{at}/docker.sock --host tcp://{} --tlsverify \
+             --tlscacert {at}/certificates/ca.pem --tlscert {at}/certificates/server-cert.pem \
+             --tlskey {at}/certificates/server-key.pem --data-root {at}/data --exec-root {at}/exec --pidfile {at}/pid --bridge none --iptables=false >>{at}/log 2>&1 & echo $!",
+            self.tls
         );
         self.daemon =
             Some(self.command(&command, DEADLINE).unwrap_or_else(|error| panic!("dockerd: {error}")));

@@ -247,7 +247,8 @@ impl Drop for Exporter {
 ///
 /// Not by binding port 0: such a port is free again at once, and the system may give it to another test or to
 /// an outgoing connection before the program has it. Those below the ephemeral range are left alone.
-fn free_address() -> SocketAddr {
+/// An address on this host that nobody listens on.
+pub(crate) fn free_address() -> SocketAddr {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
     const PORTS: Range<u16> = 18_000..32_000;
     // Test binaries run side by side: each begins somewhere else.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `exposition.rs` | a strict parser of the Prometheus text format, and matchers that print near misses |
 //! | `exporter.rs` | the program under test, started, scraped and stopped |
+//! | `certificates.rs` | an authority of the test's own, and what it signs |
 //! | `docker.rs` | a private Docker Engine, and a recorder of its events |
 //! | `inspect.rs` | what `/metrics` has to say of a container, worked out from `docker inspect` |
 //!
@@ -11,6 +12,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod certificates;
 pub(crate) mod docker;
 pub(crate) mod exporter;
 pub(crate) mod exposition;
