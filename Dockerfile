@@ -12,7 +12,7 @@ WORKDIR /src
 ENV RUSTFLAGS="-C target-feature=+crt-static"
 # The dependencies first: this layer stays as long as Cargo.lock does.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src && touch src/lib.rs && echo 'fn main() {}' > src/main.rs \
+RUN mkdir src && echo '//! Nothing yet.' > src/lib.rs && printf '//! Nothing yet.\nfn main() {}\n' > src/main.rs \
  && cargo build --release --locked --target "$(rustc -vV | sed -n 's/^host: //p')" \
  && rm -r src
 COPY . .
