@@ -1,4 +1,5 @@
-//! Attribute sets: what a container's and an event's series are told apart by, under each naming.
+//! Attribute sets: what a container's and an event's points are told apart by in OTLP, under the semantic
+//! conventions' names.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,31 +9,17 @@ use opentelemetry::{Key, KeyValue, StringValue};
 use super::catalog::STATE_LABEL;
 use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs, Text};
 
-/// Whose names the attributes bear.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Naming {
-    /// The labels that dashboards and alerts know from the exporters that this one replaces.
-    Prometheus,
-    /// The semantic conventions' names.
-    OpenTelemetry,
-}
-
 /// Attributes in the order of their keys. The SDK stores a set that is not sorted a second time.
 pub(super) type Attributes = Arc<[KeyValue]>;
 
 /// Attribute sets of containers, made when a container changes and kept until it is gone.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct AttributeSets {
-    naming: Naming,
     keys: LabelKeys,
     containers: HashMap<Text, (Arc<Container>, Attributes)>,
 }
 
 impl AttributeSets {
-    pub(super) fn new(naming: Naming) -> Self {
-        Self { naming, keys: LabelKeys::default(), containers: HashMap::new() }
-    }
-
     pub(super) fn of_container(&mut self, container: &Arc<Container>) -> Attributes {
         if let Some((known, attributes)) = self.containers.get(&container.id)
             && Arc::ptr_eq(known, container)
@@ -63,43 +50,24 @@ impl AttributeSets {
     }
 
     fn make(&mut self, container: &Container) -> Attributes {
-        let mut attributes = match self.naming {
-            Naming::Prometheus => vec![
-                KeyValue::new("id", format!("/docker/{}", container.id)),
-                text("image", &container.image),
-                text("name", &container.name),
-            ],
-            Naming::OpenTelemetry => vec![
-                text("container.id", &container.id),
-                text("container.image.name", &container.image),
-                text("container.name", &container.name),
-            ],
-        };
+        let mut attributes = vec![
+            text("container.id", &container.id),
+            text("container.image.name", &container.image),
+            text("container.name", &container.name),
+        ];
         self.push_labels(&container.labels, &mut attributes);
         sorted(attributes)
     }
 
-    /// Labels come in the order of their keys, so values that become one are joined in that order.
     fn push_labels(&mut self, labels: &LabelPairs, attributes: &mut Vec<KeyValue>) {
-        let first = attributes.len();
         for (key, value) in labels {
-            let key = self.keys.get(self.naming, key);
-            let joined = attributes.get_mut(first..).and_then(|new| new.iter_mut().find(|a| a.key == key));
-            match joined {
-                Some(attribute) => {
-                    attribute.value = format!("{};{value}", attribute.value.as_str()).into();
-                }
-                None => attributes.push(KeyValue::new(key, StringValue::from(Arc::clone(value)))),
-            }
+            attributes.push(KeyValue::new(self.keys.get(key), StringValue::from(Arc::clone(value))));
         }
     }
 
     /// The attributes of `container.info`: what identifies the container, and what it says.
     pub(super) fn info(&self, attributes: &[KeyValue], container: &Container) -> Vec<KeyValue> {
-        let names = match self.naming {
-            Naming::Prometheus => ["image_id", "restart_policy", "hostname"],
-            Naming::OpenTelemetry => ["container.image.id", "container.restart_policy", "container.hostname"],
-        };
+        let names = ["container.image.id", "container.restart_policy", "container.hostname"];
         let values = [&container.image_id, &container.restart_policy, &container.hostname];
         let more = names.into_iter().zip(values).map(|(name, value)| text(name, value));
         let mut all: Vec<KeyValue> = attributes.iter().cloned().chain(more).collect();
@@ -134,15 +102,11 @@ struct LabelKeys {
 }
 
 impl LabelKeys {
-    fn get(&mut self, naming: Naming, label: &Text) -> Key {
+    fn get(&mut self, label: &Text) -> Key {
         if let Some(key) = self.known.get(label) {
             return key.clone();
         }
-        let name = match naming {
-            Naming::Prometheus => format!("container_label_{}", prometheus_label(label)),
-            Naming::OpenTelemetry => format!("container.label.{label}"),
-        };
-        let key = Key::from(Arc::<str>::from(name));
+        let key = Key::from(Arc::<str>::from(format!("container.label.{label}")));
         self.known.insert(Arc::clone(label), key.clone());
         key
     }
@@ -153,12 +117,6 @@ impl LabelKeys {
             self.known = HashMap::new();
         }
     }
-}
-
-/// A label's key as the existing exporter writes it: lowercased, and `_` for whatever a Prometheus label
-/// name may not hold.
-fn prometheus_label(key: &str) -> String {
-    key.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
 }
 
 #[cfg(test)]
@@ -195,30 +153,8 @@ mod tests {
     }
 
     #[test]
-    fn prometheus_labels_are_those_of_the_existing_exporter() {
-        let mut sets = AttributeSets::new(Naming::Prometheus);
-        let attributes = sets.of_container(&container(&[("Team.Name", "Blue"), ("1st", "x"), ("ключ", "v")]));
-        assert_eq!(
-            show(&attributes),
-            "container_label_1st=x container_label_____=v container_label_team_name=Blue id=/docker/0123 \
-             image=nginx:1 name=web"
-        );
-    }
-
-    #[test]
-    fn labels_that_become_one_are_joined_in_the_byte_order_of_their_keys() {
-        let mut sets = AttributeSets::new(Naming::Prometheus);
-        let labels = [("a_b", "underscore"), ("a.b", "dot"), ("A-B", "dash")];
-        let attributes = sets.of_container(&container(&labels));
-        assert_eq!(
-            show(&attributes),
-            "container_label_a_b=dash;dot;underscore id=/docker/0123 image=nginx:1 name=web"
-        );
-    }
-
-    #[test]
     fn otlp_keeps_label_keys_as_they_are() {
-        let mut sets = AttributeSets::new(Naming::OpenTelemetry);
+        let mut sets = AttributeSets::default();
         let attributes = sets.of_container(&container(&[("a_b", "underscore"), ("a.b", "dot")]));
         assert_eq!(
             show(&attributes),
@@ -229,23 +165,21 @@ mod tests {
 
     #[test]
     fn attributes_are_sorted_with_what_is_added_to_them() {
-        for naming in [Naming::Prometheus, Naming::OpenTelemetry] {
-            let mut sets = AttributeSets::new(naming);
-            let container = container(&[("zone", "a"), ("app", "b")]);
-            let attributes = sets.of_container(&container);
-            for set in [sets.info(&attributes, &container), with_state(&attributes, "running")] {
-                assert!(set.is_sorted_by(|a, b| a.key < b.key), "{}", show(&set));
-            }
+        let mut sets = AttributeSets::default();
+        let container = container(&[("zone", "a"), ("app", "b")]);
+        let attributes = sets.of_container(&container);
+        for set in [sets.info(&attributes, &container), with_state(&attributes, "running")] {
+            assert!(set.is_sorted_by(|a, b| a.key < b.key), "{}", show(&set));
         }
     }
 
     #[test]
     fn a_container_that_changed_gets_new_attributes() {
-        let mut sets = AttributeSets::new(Naming::Prometheus);
+        let mut sets = AttributeSets::default();
         let before = container(&[]);
         sets.of_container(&before);
         let renamed = Arc::new(Container { name: "other".into(), ..(*before).clone() });
-        assert!(show(&sets.of_container(&renamed)).ends_with("name=other"));
+        assert!(show(&sets.of_container(&renamed)).ends_with("container.name=other"));
         sets.retain(&[]);
         assert!(sets.containers.is_empty());
     }

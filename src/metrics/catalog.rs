@@ -93,6 +93,19 @@ const fn number(
 /// The label of state-set series, on `/metrics` and in OTLP.
 pub const STATE_LABEL: &str = "status";
 
+/// What else is known of a container. Its series have labels of their own.
+pub const INFO: Metric = Metric {
+    name: "container.info",
+    kind: Kind::Gauge,
+    unit: "",
+    help: "What else is known of the container; always 1.",
+    labels: &[
+        ("image_id", "the image's id"),
+        ("restart_policy", "the restart policy's name"),
+        ("hostname", "the host name inside the container"),
+    ],
+};
+
 /// What every container has.
 pub const CONTAINER: &[ContainerMetric] = &[
     ContainerMetric {
@@ -143,20 +156,7 @@ pub const CONTAINER: &[ContainerMetric] = &[
         |c| c.failing_streak,
     ),
     number("container.createdat", "s", "Unix time of the container's creation.", |c| c.created_at),
-    ContainerMetric {
-        metric: Metric {
-            name: "container.info",
-            kind: Kind::Gauge,
-            unit: "",
-            help: "What else is known of the container; always 1.",
-            labels: &[
-                ("image_id", "the image's id"),
-                ("restart_policy", "the restart policy's name"),
-                ("hostname", "the host name inside the container"),
-            ],
-        },
-        value: ContainerValue::Info,
-    },
+    ContainerMetric { metric: INFO, value: ContainerValue::Info },
 ];
 
 /// The daemon's events.

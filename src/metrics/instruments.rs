@@ -8,10 +8,13 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
-use super::attributes::{AttributeSets, Attributes, Naming, with_state};
+use super::attributes::{AttributeSets, Attributes, with_state};
 use super::catalog::{self, ContainerMetric, ContainerValue};
 use crate::config::Encoding;
-use crate::inventory::{Container, Snapshot};
+use crate::inventory::{Container, EventCount, Snapshot};
+
+/// The label that stands for all others of the pull reader's series: a number, by which their text is found.
+pub const SERIES_LABEL: &str = "series";
 
 /// What the callbacks of one provider will observe.
 ///
@@ -34,8 +37,8 @@ struct Prepared {
 
 impl Collection {
     /// A collection that has nothing prepared.
-    pub fn new(naming: Naming, encoding: Encoding) -> Arc<Self> {
-        Arc::new(Self { encoding, sets: Mutex::new(AttributeSets::new(naming)), prepared: Mutex::default() })
+    pub fn new(encoding: Encoding) -> Arc<Self> {
+        Arc::new(Self { encoding, sets: Mutex::default(), prepared: Mutex::default() })
     }
 
     /// Sets out these containers and events of `snapshot`, by their places in its lists.
@@ -60,6 +63,18 @@ impl Collection {
             .map(|e| (sets.of_event(&e.labels), e.count))
             .collect();
         self.set(Prepared { containers, infos, events });
+    }
+
+    /// Sets out these containers and events, each told apart by its place here and by nothing else.
+    pub fn prepare_numbered(&self, containers: &[Arc<Container>], events: &[EventCount]) {
+        let numbers: Vec<Attributes> = (0..containers.len().max(events.len()))
+            .map(|number| Attributes::from([KeyValue::new(SERIES_LABEL, number as i64)]))
+            .collect();
+        self.set(Prepared {
+            containers: containers.iter().cloned().zip(numbers.iter().cloned()).collect(),
+            infos: numbers.iter().take(containers.len()).map(|number| number.to_vec()).collect(),
+            events: numbers.iter().cloned().zip(events.iter().map(|event| event.count)).collect(),
+        });
     }
 
     /// Sets out nothing, and so lets go of the snapshot.

@@ -7,10 +7,10 @@
 mod attributes;
 pub mod catalog;
 mod instruments;
+pub mod labels;
 mod own;
 
-pub use attributes::Naming;
-pub use instruments::{Collection, register_containers, register_events};
+pub use instruments::{Collection, SERIES_LABEL, register_containers, register_events};
 pub use own::register as register_own;
 
 /// The instrumentation scope of every instrument.

@@ -9,6 +9,7 @@
 //!
 //! Only GET and HEAD are answered. No request reaches the daemon.
 
+mod encoding;
 mod page;
 mod server;
 
@@ -17,19 +18,19 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
-use tower_http::CompressionLevel;
-use tower_http::compression::CompressionLayer;
 use tracing::error;
 
 use crate::config;
 use crate::inventory;
-use crate::readers::prometheus::{CONTENT_TYPE, PrometheusReader};
+use crate::readers::prometheus::{CONTENT_TYPE, Exposition, PrometheusReader};
 use crate::stats::Stats;
+
+use self::encoding::Parts;
 
 pub use server::{BindError, Limits, bind, serve};
 
@@ -57,42 +58,61 @@ pub fn router(
         scrapes: Arc::new(Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS))),
         telemetry_path: config.telemetry_path.as_str().into(),
     };
-    // The fastest level: what a higher one saves on the wire it costs many times over in time.
-    let compression = CompressionLayer::new().gzip(true).quality(CompressionLevel::Fastest);
     Router::new()
-        .route(&config.telemetry_path, get(metrics).layer(compression))
+        .route(&config.telemetry_path, get(metrics))
         .route("/", get(index))
         .route("/-/healthy", get(|| async { "up\n" }))
         .route("/-/ready", get(ready))
         .with_state(app)
 }
 
-async fn metrics(State(app): State<App>) -> Response<Body> {
+async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
     let Ok(permit) = Arc::clone(&app.scrapes).try_acquire_owned() else {
         app.stats.scrapes_error.increment();
         return plain(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once (web.max_requests)\n");
     };
-    // Rendering after a change takes a while; the daemon's events must not wait for it.
-    let reader = Arc::clone(&app.reader);
-    let rendered = tokio::task::spawn_blocking(move || reader.render()).await;
-    let why = match rendered {
-        Ok(Ok(text)) => {
-            app.stats.scrapes_ok.increment();
-            // Held until the last byte is taken: clients that read slowly keep their answers in memory.
-            let body = Body::from(text).map_frame(move |frame| {
-                let _ = &permit;
-                frame
-            });
-            let mut response = Response::new(Body::new(body));
-            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-            return response;
+    let exposition = match render(&app.reader).await {
+        Ok(exposition) => exposition,
+        Err(why) => {
+            error!(why, "a scrape failed");
+            app.stats.scrapes_error.increment();
+            let said = "the exposition could not be rendered; the log says why\n";
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, said);
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(error) => error.to_string(),
     };
-    error!(why, "a scrape failed");
-    app.stats.scrapes_error.increment();
-    plain(StatusCode::INTERNAL_SERVER_ERROR, "the exposition could not be rendered; the log says why\n")
+    app.stats.scrapes_ok.increment();
+    let gzip = encoding::takes_gzip(&headers);
+    let body = if gzip {
+        Body::new(Parts::new(exposition.gzip()))
+    } else {
+        Body::from_stream(futures_util::stream::iter(exposition.text()))
+    };
+    // Held until the last byte is taken: clients that read slowly keep their answers in memory.
+    let body = body.map_frame(move |frame| {
+        let _ = &permit;
+        frame
+    });
+    let mut response = Response::new(Body::new(body));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if gzip {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    response
+}
+
+/// What has not changed is there at once. Rendering a change can take a while, and the daemon's events must not
+/// wait for it.
+async fn render(reader: &Arc<PrometheusReader>) -> Result<Exposition, String> {
+    if let Some(exposition) = reader.unchanged().map_err(|error| error.to_string())? {
+        return Ok(exposition);
+    }
+    let reader = Arc::clone(reader);
+    match tokio::task::spawn_blocking(move || reader.render()).await {
+        Ok(rendered) => rendered.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 async fn index(State(app): State<App>) -> Html<String> {

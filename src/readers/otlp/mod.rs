@@ -22,7 +22,7 @@ use self::target::Target;
 use super::{Manual, ReaderError};
 use crate::config::{Config, Periodic};
 use crate::inventory;
-use crate::metrics::{self, Collection, Naming};
+use crate::metrics::{self, Collection};
 use crate::stats::Stats;
 
 /// With delta temporality the SDK remembers what it has reported of each event label set, which pages would
@@ -56,7 +56,7 @@ impl PushReader {
     ) -> Result<Self, ReaderError> {
         let target = Target::new(&periodic.exporter)?;
         let temporality = target.temporality();
-        let collection = Collection::new(Naming::OpenTelemetry, config.containers.encoding);
+        let collection = Collection::new(config.containers.encoding);
         let page = periodic.max_export_batch_size;
         let events_room = if temporality == Temporality::Delta { MOST_DELTA_EVENTS } else { page };
         let containers = Manual::new(resource, temporality, |b| b.with_view(collection.view(page, 1)));

@@ -1,0 +1,361 @@
+//! The pull reader: the exposition that Prometheus scrapes.
+//!
+//! There are two registries. Containers and events are rendered when the inventory changes, a shard at a time and
+//! only the shards that changed; their text is kept, compressed. The exporter's own numbers change all the time
+//! and are rendered at each scrape.
+//!
+//! `shards` finds what has to be rendered, the SDK and the registry collect it, `encode` writes it as text, and
+//! `gzip` keeps the text and puts it together.
+
+mod encode;
+mod gzip;
+mod shards;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use opentelemetry::Key;
+use opentelemetry::metrics::MeterProvider;
+use opentelemetry_prometheus::{ExporterBuilder, ResourceSelector};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
+use prometheus::{Encoder, Registry, TextEncoder};
+use tokio::runtime::RuntimeMetrics;
+
+use self::encode::{Families, Labels};
+use self::gzip::{Deflater, Inflate, Joined, Piece};
+use self::shards::Shards;
+use super::ReaderError;
+use crate::config::{Config, Pull, TranslationStrategy};
+use crate::inventory::{self, Container, EventCount, Snapshot};
+use crate::metrics::labels::LabelWriter;
+use crate::metrics::{self, Collection, catalog};
+use crate::stats::Stats;
+
+/// The type of the exposition.
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// Series that are collected at once. The SDK takes memory for all of them beforehand.
+const ROOM: usize = 256;
+
+/// Renders the exposition.
+pub struct PrometheusReader {
+    inventory: inventory::Reader,
+    pull: Pull,
+    resource: Resource,
+    cache_period: Duration,
+    collection: Arc<Collection>,
+    state: Mutex<State>,
+    own: Registry,
+    _own_provider: SdkMeterProvider,
+    own_deflater: Mutex<Deflater>,
+}
+
+#[derive(Default)]
+struct State {
+    instruments: Option<Instruments>,
+    rendered: Option<Rendered>,
+}
+
+/// Containers' and events' instruments, with room for a shard.
+struct Instruments {
+    registry: Registry,
+    _provider: SdkMeterProvider,
+    labels: LabelWriter,
+    deflater: Deflater,
+}
+
+/// What was rendered last.
+#[derive(Default)]
+struct Rendered {
+    container_generation: u64,
+    event_generation: u64,
+    at: Option<Instant>,
+    containers: Shards<Arc<Container>>,
+    events: Shards<EventCount>,
+    /// The lines before each family, and in their order the families.
+    heads: BTreeMap<String, Piece>,
+    /// All of it.
+    whole: Piece,
+}
+
+/// An exposition.
+pub struct Exposition {
+    inventory: Piece,
+    own: Piece,
+    own_text: Bytes,
+}
+
+impl Exposition {
+    /// As a gzip file, in parts.
+    pub fn gzip(&self) -> [Bytes; 4] {
+        [
+            Bytes::from_static(&gzip::HEADER),
+            self.inventory.deflated.clone(),
+            self.own.deflated.clone(),
+            gzip::trailer([&self.inventory, &self.own]),
+        ]
+    }
+
+    /// As text, in parts.
+    pub fn text(&self) -> impl Iterator<Item = std::io::Result<Bytes>> + Send + use<> {
+        Inflate::new(&self.inventory).chain(std::iter::once(Ok(self.own_text.clone())))
+    }
+}
+
+impl PrometheusReader {
+    /// Makes the reader with its instruments.
+    pub fn new(
+        config: &Config,
+        pull: &Pull,
+        resource: &Resource,
+        inventory: inventory::Reader,
+        stats: &Arc<Stats>,
+        runtime: &RuntimeMetrics,
+    ) -> Result<Self, ReaderError> {
+        let own = Registry::new();
+        // Prometheus' own suffixes, whatever the containers' metrics have: these names are new.
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(own.clone())
+            .without_target_info()
+            .scope_info_enabled(false);
+        let own_provider = provider(exporter, resource, |builder| builder)?;
+        metrics::register_own(&own_provider.meter_with_scope(metrics::scope()), stats, runtime);
+        let reader = Self {
+            inventory,
+            pull: pull.clone(),
+            resource: resource.clone(),
+            cache_period: config.web.cache_period,
+            collection: Collection::new(config.containers.encoding),
+            state: Mutex::default(),
+            own,
+            _own_provider: own_provider,
+            own_deflater: Mutex::new(Deflater::new()),
+        };
+        // What is wrong with the settings shows now and not at the first scrape.
+        let instruments = reader.instruments()?;
+        *reader.state.lock().unwrap_or_else(PoisonError::into_inner) =
+            State { instruments: Some(instruments), rendered: None };
+        Ok(reader)
+    }
+
+    /// The exposition, if no more than the exporter's own numbers have changed since the last one.
+    pub fn unchanged(&self) -> Result<Option<Exposition>, ReaderError> {
+        let state = match self.state.try_lock() {
+            Ok(state) => state,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+        };
+        let whole = state.rendered.as_ref().filter(|r| self.is_fresh(r, &self.inventory.snapshot()));
+        let Some(whole) = whole.map(|rendered| rendered.whole.clone()) else { return Ok(None) };
+        drop(state);
+        self.with_own(whole).map(Some)
+    }
+
+    /// The exposition at this moment. It may take a while when much has changed, so it is not for a thread that
+    /// others wait for.
+    pub fn render(&self) -> Result<Exposition, ReaderError> {
+        let whole = self.render_inventory()?;
+        self.with_own(whole)
+    }
+
+    fn with_own(&self, inventory: Piece) -> Result<Exposition, ReaderError> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.own.gather(), &mut text).map_err(unwritable)?;
+        let mut deflater = self.own_deflater.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = deflater.piece(&text).map_err(unwritable)?;
+        Ok(Exposition { inventory, own, own_text: text.into() })
+    }
+
+    fn is_fresh(&self, rendered: &Rendered, snapshot: &Snapshot) -> bool {
+        rendered.at.is_some_and(|at| at.elapsed() < self.cache_period)
+            || (rendered.container_generation == snapshot.containers.generation
+                && rendered.event_generation == snapshot.events.generation)
+    }
+
+    fn render_inventory(&self) -> Result<Piece, ReaderError> {
+        // Scrapes that come together wait for one rendering and share it.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let snapshot = self.inventory.snapshot();
+        if let Some(rendered) = &state.rendered
+            && self.is_fresh(rendered, &snapshot)
+        {
+            return Ok(rendered.whole.clone());
+        }
+        // Taken, and put back at the end: what is half done is not kept, and after a panic within the SDK, whose
+        // locks are poisoned then, the next scrape begins with new instruments.
+        let mut instruments = match state.instruments.take() {
+            Some(instruments) => instruments,
+            None => self.instruments()?,
+        };
+        let mut rendered = state.rendered.take().unwrap_or_default();
+        self.update(&mut instruments, &mut rendered, &snapshot)?;
+        let whole = rendered.whole.clone();
+        *state = State { instruments: Some(instruments), rendered: Some(rendered) };
+        Ok(whole)
+    }
+
+    /// Renders what has changed, and puts everything together.
+    fn update(
+        &self,
+        instruments: &mut Instruments,
+        rendered: &mut Rendered,
+        snapshot: &Snapshot,
+    ) -> Result<(), ReaderError> {
+        let heads = &mut rendered.heads;
+        for shard in rendered.containers.update(&snapshot.containers.list) {
+            let mut families = Families::default();
+            for containers in shard.items.chunks(ROOM) {
+                self.collection.prepare_numbered(containers, &[]);
+                instruments.collect_containers(containers, &mut families);
+            }
+            shard.text = instruments.compress(families, heads)?;
+        }
+        for shard in rendered.events.update(&snapshot.events.list) {
+            let mut families = Families::default();
+            for events in shard.items.chunks(ROOM) {
+                self.collection.prepare_numbered(&[], events);
+                instruments.collect_events(events, &mut families);
+            }
+            shard.text = instruments.compress(families, heads)?;
+        }
+        self.collection.clear();
+        if heads.is_empty() && !snapshot.containers.list.is_empty() {
+            return Err(ReaderError::new("the metrics SDK gave nothing"));
+        }
+        rendered.whole = self.join(instruments, rendered)?;
+        rendered.container_generation = snapshot.containers.generation;
+        rendered.event_generation = snapshot.events.generation;
+        rendered.at = Some(Instant::now());
+        Ok(())
+    }
+
+    fn join(&self, instruments: &mut Instruments, rendered: &Rendered) -> Result<Piece, ReaderError> {
+        let mut whole = Joined::with_capacity(rendered.whole.deflated.len() + 1024);
+        whole.push(&instruments.constant()?);
+        for (family, head) in &rendered.heads {
+            let containers = rendered.containers.iter().filter_map(|shard| shard.text.get(family));
+            let events = rendered.events.iter().filter_map(|shard| shard.text.get(family));
+            let mut pieces = containers.chain(events).peekable();
+            if pieces.peek().is_some() {
+                whole.push(head);
+                pieces.for_each(|piece| whole.push(piece));
+            }
+        }
+        Ok(whole.finish())
+    }
+
+    fn instruments(&self) -> Result<Instruments, ReaderError> {
+        let registry = Registry::new();
+        let view = self.collection.view(ROOM, ROOM);
+        let exporter = self.exporter(registry.clone())?;
+        let provider = provider(exporter, &self.resource, |builder| builder.with_view(view))?;
+        let meter = provider.meter_with_scope(metrics::scope());
+        metrics::register_containers(&meter, &self.collection);
+        metrics::register_events(&meter, &self.collection);
+        Ok(Instruments {
+            registry,
+            _provider: provider,
+            labels: LabelWriter::default(),
+            deflater: Deflater::new(),
+        })
+    }
+
+    fn exporter(&self, registry: Registry) -> Result<ExporterBuilder, ReaderError> {
+        let mut exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry)
+            .scope_info_enabled(self.pull.scope_info_enabled);
+        if !self.pull.target_info_enabled {
+            exporter = exporter.without_target_info();
+        }
+        let constant: std::collections::HashSet<Key> = self
+            .resource
+            .iter()
+            .map(|(key, _)| key)
+            .filter(|key| self.pull.resource_constant_labels.matches(key.as_str()))
+            .cloned()
+            .collect();
+        exporter = exporter.with_resource_selector(ResourceSelector::KeyAllowList(constant));
+        match self.pull.translation_strategy {
+            TranslationStrategy::UnderscoreEscapingWithSuffixes => Ok(exporter),
+            TranslationStrategy::UnderscoreEscapingWithoutSuffixes => {
+                Ok(exporter.without_units().without_counter_suffixes())
+            }
+            TranslationStrategy::NoUtf8EscapingWithSuffixes | TranslationStrategy::NoTranslation => {
+                Err(ReaderError::new(
+                    "translation_strategy: names with dots need the UTF-8 exposition formats, which this \
+                     program does not write\nhint: use an underscore_escaping strategy",
+                ))
+            }
+        }
+    }
+}
+
+impl Instruments {
+    fn collect_containers(&mut self, containers: &[Arc<Container>], families: &mut Families) {
+        let write = |write: &mut dyn FnMut(&mut String, &Container)| -> Vec<String> {
+            let text = containers.iter().map(|container| {
+                let mut text = String::with_capacity(256);
+                write(&mut text, container);
+                text
+            });
+            text.collect()
+        };
+        let of_all = write(&mut |out, container| self.labels.container(out, container));
+        let info = write(&mut |out, container| self.labels.info(out, container));
+        let name = catalog::INFO.prometheus_name(false);
+        families.add(&self.registry.gather(), &Labels { of_all: &of_all, of_one: (&name, &info) });
+    }
+
+    fn collect_events(&mut self, events: &[EventCount], families: &mut Families) {
+        let of_all: Vec<String> = events
+            .iter()
+            .map(|event| {
+                let mut text = String::with_capacity(128);
+                self.labels.event(&mut text, &event.labels);
+                text
+            })
+            .collect();
+        families.add(&self.registry.gather(), &Labels { of_all: &of_all, of_one: ("", &[]) });
+    }
+
+    fn compress(
+        &mut self,
+        families: Families,
+        heads: &mut BTreeMap<String, Piece>,
+    ) -> Result<BTreeMap<String, Piece>, ReaderError> {
+        for (family, head) in families.heads {
+            if let std::collections::btree_map::Entry::Vacant(e) = heads.entry(family) {
+                e.insert(self.deflater.piece(head.as_bytes()).map_err(unwritable)?);
+            }
+        }
+        let compress = |(family, text): (String, String)| {
+            Ok((family, self.deflater.piece(text.as_bytes()).map_err(unwritable)?))
+        };
+        families.text.into_iter().map(compress).collect()
+    }
+
+    /// What is there whatever the containers are: `target_info`, where it is asked for. Nothing else is prepared
+    /// when this is called.
+    fn constant(&mut self) -> Result<Piece, ReaderError> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text).map_err(unwritable)?;
+        self.deflater.piece(&text).map_err(unwritable)
+    }
+}
+
+fn provider(
+    exporter: ExporterBuilder,
+    resource: &Resource,
+    configure: impl FnOnce(MeterProviderBuilder) -> MeterProviderBuilder,
+) -> Result<SdkMeterProvider, ReaderError> {
+    let exporter = exporter.build().map_err(|error| ReaderError::new(error.to_string()))?;
+    let builder = SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(exporter);
+    Ok(configure(builder).build())
+}
+
+fn unwritable(error: impl std::fmt::Display) -> ReaderError {
+    ReaderError::new(format!("the exposition cannot be written: {error}"))
+}
