@@ -44,13 +44,18 @@ pub(super) struct Oddity {
 impl Oddity {
     pub(super) fn new(what: impl Into<String>, value: &str) -> Self {
         const LONGEST: usize = 120;
-        let mut value: String = value.chars().take(LONGEST + 1).collect();
-        if value.chars().count() > LONGEST {
-            value.pop();
-            value.push('…');
-        }
-        Self { what: what.into(), value }
+        Self { what: cut(&what.into(), LONGEST), value: cut(value, LONGEST) }
     }
+}
+
+/// As much of a daemon's text as is worth a place in a log line.
+pub(super) fn cut(text: &str, longest: usize) -> String {
+    let mut short: String = text.chars().take(longest + 1).collect();
+    if short.chars().count() > longest {
+        short.pop();
+        short.push('…');
+    }
+    short
 }
 
 /// Reads the list. Only an answer that is no JSON list at all is an error.

@@ -24,6 +24,9 @@ use crate::inventory::Text;
 /// More than the list of 100,000 containers. An answer that does not end must not take all memory.
 const LARGEST_ANSWER: usize = 512 * 1024 * 1024;
 
+/// Of the daemon's own words for why it refuses, so many characters are logged.
+const LONGEST_REFUSAL: usize = 500;
+
 /// A daemon, and the API version that was agreed with it.
 #[derive(Clone)]
 pub(super) struct Client {
@@ -142,9 +145,9 @@ async fn ok(answer: Response<Incoming>) -> Result<Response<Incoming>, String> {
     let body = read(answer).await.unwrap_or_default();
     let message = match serde_json::from_slice::<Refusal>(&body) {
         Ok(refusal) => refusal.message,
-        Err(_) => Oddity::new("", &String::from_utf8_lossy(&body)).value,
+        Err(_) => String::from_utf8_lossy(&body).into_owned(),
     };
-    Err(format!("{status}: {}", message.trim()))
+    Err(format!("{status}: {}", answer::cut(message.trim(), LONGEST_REFUSAL)))
 }
 
 fn plain(error: bollard::errors::Error) -> String {

@@ -32,6 +32,10 @@ const LONGEST_EVENT: usize = 1024 * 1024;
 /// Oddities that are remembered, so that each is logged once.
 const LOGGED_ODDITIES: usize = 1000;
 
+/// How often it is said that the daemon still cannot be followed, for the same reason and for another.
+const REMINDER: Duration = Duration::from_secs(300);
+const OTHER_REASON: Duration = Duration::from_secs(10);
+
 /// Before a watch that a defect has ended begins anew.
 const PAUSE_AFTER_DEFECT: Duration = Duration::from_secs(1);
 
@@ -47,6 +51,7 @@ pub struct Driver {
     tasks: JoinSet<Done>,
     stream: mpsc::Receiver<Input>,
     odd: OddityLog,
+    trouble: Trouble,
 }
 
 impl Driver {
@@ -57,6 +62,7 @@ impl Driver {
             events: config.events.clone(),
             names: config.containers.names.clone(),
             longest_backoff: longest_backoff(&config.docker.host),
+            same_clock: config.docker.host.starts_with("unix://"),
         };
         let selection = Arc::new(Selection {
             labels: config.containers.labels.clone(),
@@ -73,6 +79,7 @@ impl Driver {
             tasks: JoinSet::new(),
             stream: mpsc::channel(1).1,
             odd,
+            trouble: Trouble::default(),
         })
     }
 
@@ -80,6 +87,8 @@ impl Driver {
     pub async fn run(mut self, shutdown: CancellationToken) {
         while AssertUnwindSafe(self.follow(&shutdown)).catch_unwind().await.is_err() {
             self.stats.up.set(false);
+            // The new watch does not know what the last one has seen.
+            self.stats.event_gaps.increment();
             self.writer.withhold();
             self.carry_out(Action::Close);
             tokio::time::sleep(PAUSE_AFTER_DEFECT).await;
@@ -199,7 +208,7 @@ impl Driver {
         self.stats.containers.set(self.writer.len() as u64);
     }
 
-    fn note(&self, note: Note) {
+    fn note(&mut self, note: Note) {
         let stats = &self.stats;
         match note {
             Note::StreamOpened => {
@@ -208,15 +217,18 @@ impl Driver {
             }
             Note::Up => {
                 stats.up.set(true);
+                self.trouble = Trouble::default();
                 info!(host = self.config.docker.host, containers = self.writer.len(), "following the daemon");
             }
             Note::Down(why) => {
                 stats.up.set(false);
-                warn!(host = self.config.docker.host, why, "lost the daemon; trying again");
+                warn!(host = self.config.docker.host, why, "no longer following the daemon; trying again");
             }
-            Note::StillDown(why) => self.odd.once("no daemon", &why, |why| {
-                warn!(host = self.config.docker.host, why, "cannot follow the daemon; trying again");
-            }),
+            Note::StillDown(why) => {
+                if self.trouble.is_worth_a_line(&why, Instant::now()) {
+                    warn!(host = self.config.docker.host, why, "cannot follow the daemon; trying again");
+                }
+            }
             Note::Synced { containers } => {
                 stats.synced(SystemTime::now());
                 debug!(containers, "took over a whole list");
@@ -253,6 +265,24 @@ impl Driver {
                 stats.event_applied(SystemTime::now().duration_since(time).unwrap_or_default());
             }
         }
+    }
+}
+
+/// Why the daemon cannot be followed, as it was last said. Tries are many, and each may fail in other words.
+#[derive(Default)]
+struct Trouble {
+    said: Option<(String, Instant)>,
+}
+
+impl Trouble {
+    fn is_worth_a_line(&mut self, why: &str, now: Instant) -> bool {
+        let worth = self.said.as_ref().is_none_or(|(said, at)| {
+            now >= *at + if said == why { REMINDER } else { OTHER_REASON }
+        });
+        if worth {
+            self.said = Some((why.to_owned(), now));
+        }
+        worth
     }
 }
 
@@ -348,19 +378,14 @@ impl OddityLog {
     fn log(&self, place: &str, oddities: Vec<Oddity>) {
         for Oddity { what, value } in oddities {
             self.stats.unreadable.increment();
-            self.once(&what, &value, |value| {
-                warn!(place, what, value, "the daemon says what cannot be read")
-            });
-        }
-    }
-
-    fn once(&self, what: &str, value: &str, log: impl FnOnce(&str)) {
-        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
-        if logged.len() >= LOGGED_ODDITIES {
-            logged.clear();
-        }
-        if logged.insert((what.to_owned(), value.to_owned())) {
-            log(value);
+            let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+            if logged.len() >= LOGGED_ODDITIES {
+                logged.clear();
+            }
+            if !logged.contains(&(what.clone(), value.clone())) {
+                warn!(place, what, value, "the daemon says what cannot be read");
+                logged.insert((what, value));
+            }
         }
     }
 }
@@ -378,6 +403,18 @@ fn longest_backoff(host: &str) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn trouble_is_told_at_once_and_then_rarely() {
+        let (mut trouble, now) = (Trouble::default(), Instant::now());
+        let mut said = |why, after| trouble.is_worth_a_line(why, now + after);
+        assert!(said("refused", Duration::ZERO));
+        assert!(!said("refused", REMINDER - Duration::from_millis(1)));
+        assert!(said("refused", REMINDER));
+        assert!(!said("late: 1", REMINDER + Duration::from_secs(1)));
+        assert!(said("late: 2", REMINDER + OTHER_REASON));
+        assert!(!said("late: 3", REMINDER + OTHER_REASON));
+    }
 
     fn lines(chunks: &[&[u8]]) -> Vec<Result<String, ()>> {
         let mut lines = Lines::default();

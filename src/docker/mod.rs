@@ -1,10 +1,12 @@
 //! The daemon: asked, listened to, and followed. Nothing outside of this folder knows how.
 //!
 //! `transport` connects and lets the five calls through; `client` makes them; `answer` and `event` read what
-//! comes back; `watcher` decides what it means and what is to be done next; `driver` does it.
+//! comes back; `watcher` decides what it means and what is to be done next, `continuity` whether every event has
+//! come; `driver` does it.
 
 mod answer;
 mod client;
+mod continuity;
 mod driver;
 mod event;
 mod seen;

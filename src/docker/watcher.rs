@@ -13,15 +13,16 @@
 //!
 //! An event is a hint to inspect: it marks its container, marks are coalesced, and what the inspect answers is
 //! what is shown. The list is taken while the stream is already open, so whatever happens during it leaves a
-//! mark. What a list and its inspects bring is gathered aside and put in place whole.
+//! mark. What a list and its inspects bring is gathered aside and put in place whole; a container that does
+//! not answer while the others do is not waited for.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::answer::ListEntry;
+use super::continuity::Continuity;
 use super::event::{Effect, Event};
-use super::seen::Seen;
 use crate::config::{self, Filter};
 use crate::inventory::{Container, EventLabels, Text};
 
@@ -132,6 +133,8 @@ pub(super) struct Settings {
     pub(super) names: Filter,
     /// The longest wait between two tries to connect.
     pub(super) longest_backoff: Duration,
+    /// Whether the daemon goes by the clock of this host.
+    pub(super) same_clock: bool,
 }
 
 /// An inspect waits while its container starts or is stuck. From here on it no longer counts against the
@@ -143,6 +146,10 @@ const MOST_INSPECTS: usize = 4;
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// … up to this.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// A list does not wait longer for the containers that have not answered, if as many have.
+const LAGGARD: Duration = Duration::from_secs(1);
+/// Of so many inspects one is for a list, so that events without end do not keep a list from ending.
+const ROUTINE_TURN: u32 = 4;
 /// The first wait before another try to connect; it doubles.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
 
@@ -159,23 +166,23 @@ pub(super) struct Watcher {
     urgent: VecDeque<Text>,
     /// To be inspected because of a list.
     routine: VecDeque<Text>,
+    /// Inspects since one for a list had its turn.
+    turn: u32,
     /// When each inspect that is under way began.
     under_way: HashMap<Text, Instant>,
     /// When failed inspects are to be tried again.
     retries: BTreeSet<(Instant, Text)>,
+    /// Since when each container that is being inspected has given no answer.
+    unanswered: BTreeSet<(Instant, Text)>,
     sync: Option<Sync>,
-    seen: Seen,
+    /// When each container that is known was last started and finished.
+    known: HashMap<Text, Run>,
+    continuity: Continuity,
     /// The last sign of life.
     alive_at: Instant,
     /// Since when the inventory is not known to be true; `None` while it is.
     lost_at: Option<Instant>,
     withheld: bool,
-    /// When events were first listened to.
-    first_opened: Option<SystemTime>,
-    overlap: Overlap,
-    /// Whether the daemon could not be reached since the last whole list: it may have restarted, and forgotten
-    /// its events.
-    was_away: bool,
     next_ping: Instant,
     ping_under_way: bool,
     next_sweep: Instant,
@@ -198,21 +205,13 @@ enum Phase {
     Following { next_sync: Instant },
 }
 
-/// Whether the stream goes on from where the last one ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Overlap {
-    /// There was no stream before, or nothing can have been missed.
-    NotExpected,
-    /// Nothing has been repeated yet that was seen before.
-    Expected,
-    /// Something has.
-    Found,
-}
+/// What only events change: when a container was started and when it finished.
+type Run = (i64, i64);
 
 /// What is to be done for a container.
 #[derive(Debug, Default)]
 struct Track {
-    queued: bool,
+    queued: Queued,
     /// The oldest event whose effect is not yet visible.
     mark: Option<Mark>,
     /// What the inspect that is under way will have made visible.
@@ -221,8 +220,19 @@ struct Track {
     gone: bool,
     failures: u32,
     retry_at: Option<Instant>,
-    /// Since when it cannot be read.
-    unreadable_since: Option<Instant>,
+    /// Since when it has given no answer.
+    asked_at: Option<Instant>,
+}
+
+/// Where a container waits to be inspected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Queued {
+    #[default]
+    No,
+    /// In the routine queue.
+    Routine,
+    /// In the urgent queue, and maybe in the other one too.
+    Urgent,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -243,6 +253,8 @@ struct Sync {
     failed: HashSet<Text>,
     /// Destroyed since the list was asked for, so that it may still name them.
     gone: HashSet<Text>,
+    /// The last event as the list was asked for.
+    latest: Option<SystemTime>,
 }
 
 impl Watcher {
@@ -253,16 +265,16 @@ impl Watcher {
             tracks: HashMap::new(),
             urgent: VecDeque::new(),
             routine: VecDeque::new(),
+            turn: 0,
             under_way: HashMap::new(),
             retries: BTreeSet::new(),
+            unanswered: BTreeSet::new(),
             sync: None,
-            seen: Seen::default(),
+            known: HashMap::new(),
+            continuity: Continuity::new(settings.same_clock),
             alive_at: now,
             lost_at: Some(now),
             withheld: true,
-            first_opened: None,
-            overlap: Overlap::NotExpected,
-            was_away: false,
             next_ping: now,
             ping_under_way: false,
             next_sweep: now,
@@ -290,6 +302,15 @@ impl Watcher {
                 }
                 if let Some((at, _)) = self.retries.first() {
                     earlier(*at);
+                }
+                if let Some((at, _)) = self.unanswered.first() {
+                    earlier(*at + self.settings.docker.stale_after);
+                }
+                if let Some(at) = self.continuity.deadline() {
+                    earlier(at);
+                }
+                if let Some(at) = self.laggards_given_up_at() {
+                    earlier(at);
                 }
                 let waiting = !(self.urgent.is_empty() && self.routine.is_empty());
                 if waiting && self.under_way.len() < self.most_inspects() {
@@ -328,7 +349,7 @@ impl Watcher {
                 }
             }
             Input::Listed(result) if self.sync.as_ref().is_some_and(|sync| !sync.listed) => match result {
-                Ok(entries) => self.listed(now, entries, out),
+                Ok(entries) => self.listed(now, entries),
                 Err(why) => self.list_failed(now, why, out),
             },
             Input::Inspected { id, outcome } => self.inspected(now, &id, outcome, out),
@@ -348,12 +369,17 @@ impl Watcher {
             | Input::Ponged(_) => {}
         }
         self.what_is_due(now, out);
+        self.finish_sync_if_whole(now, out);
         self.start_inspects(now, out);
     }
 
     /// Whether the event stream is open.
     fn is_listening(&self) -> bool {
         matches!(self.phase, Phase::Syncing | Phase::Following { .. })
+    }
+
+    fn is_following(&self) -> bool {
+        matches!(self.phase, Phase::Following { .. })
     }
 
     fn what_is_due(&mut self, now: Instant, out: &mut Vec<Action>) {
@@ -381,8 +407,29 @@ impl Watcher {
             {
                 if let Some(track) = self.tracks.get_mut(&id) {
                     track.retry_at = None;
-                    Self::queue(&mut self.urgent, &self.under_way, track, &id);
+                    Self::queue(&mut self.urgent, Queued::Urgent, &self.under_way, track, &id);
                 }
+            }
+            while let Some((asked_at, _)) = self.unanswered.first()
+                && *asked_at + self.settings.docker.stale_after <= now
+                && let Some((_, id)) = self.unanswered.pop_first()
+            {
+                // Whatever is known of it may have been wrong for too long.
+                self.hide(&id, out);
+            }
+            if self.laggards_given_up_at().is_some_and(|at| at <= now)
+                && let Some(sync) = &mut self.sync
+            {
+                sync.failed.extend(sync.pending.drain());
+            }
+            if self.continuity.judge(now, self.settings.docker.resync_interval) {
+                out.push(Action::Note(Note::Gap));
+            }
+            if let Some(containers) = self.continuity.doubt(now) {
+                let why = format!(
+                    "the event stream may be dead: a list shows what no event has told of {containers} containers"
+                );
+                self.fail(now, why, out);
             }
         }
         if let Some(lost_at) = self.lost_at
@@ -401,18 +448,14 @@ impl Watcher {
     fn connected(&mut self, now: Instant, wall: SystemTime, out: &mut Vec<Action>) {
         self.alive_at = now;
         self.phase = Phase::Opening;
-        // The first stream begins now; each later one repeats what came after the last event that was seen.
-        let since = self.first_opened.map(|first| self.seen.since(first));
-        self.first_opened.get_or_insert(wall);
-        if since.is_some() && (!self.seen.is_empty() || self.was_away) {
-            self.overlap = Overlap::Expected;
-        }
+        let since = self.continuity.asking(wall);
         out.push(Action::OpenStream { since });
     }
 
     fn stream_opened(&mut self, now: Instant, out: &mut Vec<Action>) {
         self.alive_at = now;
         self.phase = Phase::Syncing;
+        self.continuity.opened();
         self.next_ping = now + self.ping_interval();
         out.push(Action::Note(Note::StreamOpened));
         self.begin_sync(now, out);
@@ -426,17 +469,13 @@ impl Watcher {
             found: HashMap::new(),
             failed: HashSet::new(),
             gone: HashSet::new(),
+            latest: self.continuity.latest(),
         });
         out.push(Action::List);
     }
 
     fn event(&mut self, event: Event, out: &mut Vec<Action>) {
-        if let (Some(key), Some(time)) = (event.key(), event.time)
-            && !self.seen.insert(key, time)
-        {
-            if self.overlap == Overlap::Expected {
-                self.overlap = Overlap::Found;
-            }
+        if !self.continuity.is_new(&event) {
             return;
         }
         let of_interest = !event.is_container()
@@ -446,12 +485,18 @@ impl Watcher {
         }
         match event.effect() {
             Effect::Nothing => {}
-            Effect::Gone => self.gone(&event.actor, out),
+            Effect::Gone => {
+                let was_known = self.known.contains_key(&event.actor);
+                self.gone(&event.actor, out);
+                if let Some(time) = event.time.filter(|_| was_known) {
+                    out.push(Action::Note(Note::Applied(time)));
+                }
+            }
             // A rename is of interest in any case: its old name may have been.
             Effect::Changed if of_interest || event.base_action() == "rename" => {
                 let track = self.tracks.entry(Text::clone(&event.actor)).or_default();
                 track.mark.get_or_insert(Mark { event_time: event.time });
-                Self::queue(&mut self.urgent, &self.under_way, track, &event.actor);
+                Self::queue(&mut self.urgent, Queued::Urgent, &self.under_way, track, &event.actor);
             }
             Effect::Changed => {}
         }
@@ -463,6 +508,7 @@ impl Watcher {
         if let Some(sync) = &mut self.sync {
             sync.pending.remove(id);
             sync.found.remove(id);
+            sync.failed.remove(id);
             sync.gone.insert(Text::clone(id));
         }
         if self.under_way.contains_key(id) {
@@ -472,10 +518,20 @@ impl Watcher {
         } else {
             self.forget(id);
         }
+        self.hide(id, out);
+    }
+
+    fn show(&mut self, container: Arc<Container>, out: &mut Vec<Action>) {
+        self.known.insert(Text::clone(&container.id), run(&container));
+        out.push(Action::Change(Change::Upsert(container)));
+    }
+
+    fn hide(&mut self, id: &Text, out: &mut Vec<Action>) {
+        self.known.remove(id);
         out.push(Action::Change(Change::Remove(Text::clone(id))));
     }
 
-    fn listed(&mut self, now: Instant, entries: Vec<ListEntry>, out: &mut Vec<Action>) {
+    fn listed(&mut self, now: Instant, entries: Vec<ListEntry>) {
         self.alive_at = now;
         let Some(sync) = &mut self.sync else { return };
         sync.listed = true;
@@ -487,9 +543,8 @@ impl Watcher {
             }
             sync.pending.insert(Text::clone(&entry.id));
             let track = self.tracks.entry(Text::clone(&entry.id)).or_default();
-            Self::queue(&mut self.routine, &self.under_way, track, &entry.id);
+            Self::queue(&mut self.routine, Queued::Routine, &self.under_way, track, &entry.id);
         }
-        self.finish_sync_if_whole(now, out);
     }
 
     fn list_failed(&mut self, now: Instant, why: String, out: &mut Vec<Action>) {
@@ -507,28 +562,42 @@ impl Watcher {
         let Some(began) = self.under_way.remove(id) else { return };
         let Some(track) = self.tracks.get_mut(id) else { return };
         let answered = track.answering.take();
-        let destroyed = track.gone;
         match outcome {
-            _ if destroyed => {}
+            // Whatever it was, it is no longer so.
+            _ if track.gone => {}
             Outcome::Found(container) => {
                 self.alive_at = now;
-                track.failures = 0;
-                track.unreadable_since = None;
+                // Nothing is missing where an event is still to be answered, or where it could not be.
+                let untold = answered.is_none()
+                    && track.mark.is_none()
+                    && track.failures == 0
+                    && now < began + self.settings.docker.stale_after;
+                self.answered(id);
                 out.push(Action::Note(Note::Inspected));
-                self.found(began, container, answered, out);
+                self.found(began, container, answered, untold, out);
             }
             Outcome::Gone => {
+                self.alive_at = now;
                 out.push(Action::Note(Note::InspectGone));
                 self.gone(id, out);
             }
             Outcome::Failed(why) => {
                 let first = track.failures == 0;
                 out.push(Action::Note(Note::InspectFailed { id: Text::clone(id), why, first }));
-                self.inspect_failed(now, id, answered, out);
+                self.inspect_failed(now, id, answered);
             }
         }
         self.settle(id);
-        self.finish_sync_if_whole(now, out);
+    }
+
+    /// The container has given an answer.
+    fn answered(&mut self, id: &Text) {
+        if let Some(track) = self.tracks.get_mut(id) {
+            track.failures = 0;
+            if let Some(asked_at) = track.asked_at.take() {
+                self.unanswered.remove(&(asked_at, Text::clone(id)));
+            }
+        }
     }
 
     fn found(
@@ -536,6 +605,7 @@ impl Watcher {
         began: Instant,
         container: Arc<Container>,
         answered: Option<Mark>,
+        untold: bool,
         out: &mut Vec<Action>,
     ) {
         let id = Text::clone(&container.id);
@@ -543,26 +613,29 @@ impl Watcher {
             if let Some(sync) = &mut self.sync {
                 sync.pending.remove(&id);
                 sync.found.remove(&id);
+                sync.failed.remove(&id);
             }
-            out.push(Action::Change(Change::Remove(id)));
+            self.hide(&id, out);
             return;
         }
         let mut for_list = false;
         if let Some(sync) = &mut self.sync {
             // An inspect that began before the list may be older than what the list is to check.
             if began >= sync.began {
-                for_list = sync.pending.remove(&id);
-                sync.failed.remove(&id);
+                for_list = sync.pending.remove(&id) | sync.failed.remove(&id);
                 sync.found.insert(Text::clone(&id), Arc::clone(&container));
             } else if sync.pending.contains(&id)
                 && let Some(track) = self.tracks.get_mut(&id)
             {
-                Self::queue(&mut self.routine, &self.under_way, track, &id);
+                Self::queue(&mut self.routine, Queued::Routine, &self.under_way, track, &id);
             }
+        }
+        if untold && for_list && self.is_following() && self.known.get(&id) != Some(&run(&container)) {
+            self.continuity.suspect(&id);
         }
         // What only the list asked for is put in place with the whole list.
         if answered.is_some() || !for_list {
-            out.push(Action::Change(Change::Upsert(container)));
+            self.show(container, out);
         }
         if let Some(time) = answered.and_then(|mark| mark.event_time) {
             out.push(Action::Note(Note::Applied(time)));
@@ -571,7 +644,7 @@ impl Watcher {
 
     /// The container is tried again, less and less often. What is known of it stays until it is as old as the
     /// daemon's own silence may get.
-    fn inspect_failed(&mut self, now: Instant, id: &Text, answered: Option<Mark>, out: &mut Vec<Action>) {
+    fn inspect_failed(&mut self, now: Instant, id: &Text, answered: Option<Mark>) {
         if let Some(sync) = &mut self.sync
             && sync.pending.remove(id)
         {
@@ -579,13 +652,6 @@ impl Watcher {
         }
         let Some(track) = self.tracks.get_mut(id) else { return };
         track.mark = answered.or(track.mark);
-        let since = *track.unreadable_since.get_or_insert(now);
-        if now.saturating_duration_since(since) >= self.settings.docker.stale_after {
-            if let Some(sync) = &mut self.sync {
-                sync.failed.remove(id);
-            }
-            out.push(Action::Change(Change::Remove(Text::clone(id))));
-        }
         let at = now + Self::doubled(FIRST_RETRY, track.failures, LONGEST_RETRY);
         track.failures = track.failures.saturating_add(1);
         track.retry_at = Some(at);
@@ -598,38 +664,56 @@ impl Watcher {
         if track.gone {
             self.forget(id);
         } else if track.mark.is_some() && track.retry_at.is_none() {
-            Self::queue(&mut self.urgent, &self.under_way, track, id);
-        } else if !track.queued && track.retry_at.is_none() && !self.under_way.contains_key(id) {
+            Self::queue(&mut self.urgent, Queued::Urgent, &self.under_way, track, id);
+        } else if track.queued == Queued::No && track.retry_at.is_none() && !self.under_way.contains_key(id) {
             self.tracks.remove(id);
         }
     }
 
     fn forget(&mut self, id: &Text) {
-        if let Some(track) = self.tracks.remove(id)
-            && let Some(at) = track.retry_at
-        {
+        let Some(track) = self.tracks.remove(id) else { return };
+        if let Some(at) = track.retry_at {
             self.retries.remove(&(at, Text::clone(id)));
         }
+        if let Some(asked_at) = track.asked_at {
+            self.unanswered.remove(&(asked_at, Text::clone(id)));
+        }
+    }
+
+    /// When the list goes on without the containers that it still waits for: those that have been asked for
+    /// long, if as many have answered. `None` where that is not so, or nothing is waited for.
+    fn laggards_given_up_at(&self) -> Option<Instant> {
+        let sync = self.sync.as_ref().filter(|sync| sync.listed)?;
+        if sync.pending.len() > self.under_way.len() || sync.pending.len() > sync.found.len() {
+            return None;
+        }
+        let began: Option<Vec<Instant>> = sync.pending.iter().map(|id| self.under_way.get(id).copied()).collect();
+        began?.into_iter().max().map(|began| began + LAGGARD)
     }
 
     fn finish_sync_if_whole(&mut self, now: Instant, out: &mut Vec<Action>) {
         let Some(sync) = self.sync.take_if(|sync| sync.listed && sync.pending.is_empty()) else { return };
+        let before = std::mem::take(&mut self.known);
+        self.known = sync.found.iter().map(|(id, container)| (Text::clone(id), run(container))).collect();
+        let kept = sync.failed.iter().filter_map(|id| Some((Text::clone(id), *before.get(id)?)));
+        self.known.extend(kept);
+        let first = !self.is_following();
+        if !first {
+            for id in before.keys().filter(|id| !self.known.contains_key(*id)) {
+                self.continuity.suspect(id);
+            }
+        }
+        self.continuity.listed(now, first, sync.latest);
         let containers: Vec<_> = sync.found.into_values().collect();
         let count = containers.len();
         out.push(Action::Change(Change::Replace { containers, keep: sync.failed.into_iter().collect() }));
         out.push(Action::Note(Note::Synced { containers: count }));
-        let was = self.phase;
         self.phase = Phase::Following { next_sync: now + self.settings.docker.resync_interval };
-        if was == Phase::Syncing {
+        if first {
             // Only now, not at the connect: a daemon that accepts and then fails must not be hammered.
             self.failures = 0;
             self.lost_at = None;
             self.withheld = false;
-            if self.overlap == Overlap::Expected {
-                out.push(Action::Note(Note::Gap));
-            }
-            self.overlap = Overlap::NotExpected;
-            self.was_away = false;
             out.push(Action::Note(Note::Up));
         }
     }
@@ -637,12 +721,17 @@ impl Watcher {
     /// Back to waiting. What is known is kept, and shown until it is stale.
     fn fail(&mut self, now: Instant, why: String, out: &mut Vec<Action>) {
         out.push(Action::Close);
-        self.was_away |= !self.is_listening();
+        if !self.is_listening() {
+            self.continuity.unreachable();
+        } else if self.continuity.lost() {
+            out.push(Action::Note(Note::Gap));
+        }
         self.tracks.clear();
         self.urgent.clear();
         self.routine.clear();
         self.under_way.clear();
         self.retries.clear();
+        self.unanswered.clear();
         self.sync = None;
         self.ping_under_way = false;
         if self.lost_at.is_none() {
@@ -662,13 +751,24 @@ impl Watcher {
             if self.urgent.is_empty() && self.routine.is_empty() || !self.has_room(now) {
                 return;
             }
-            let Some(id) = self.urgent.pop_front().or_else(|| self.routine.pop_front()) else { return };
+            self.turn = (self.turn + 1) % ROUTINE_TURN;
+            let (first, second) = match self.turn {
+                0 => (&mut self.routine, &mut self.urgent),
+                _ => (&mut self.urgent, &mut self.routine),
+            };
+            let Some(id) = first.pop_front().or_else(|| second.pop_front()) else { return };
             // It may stand in both queues, or have been forgotten since.
-            let Some(track) = self.tracks.get_mut(&id).filter(|track| track.queued) else { continue };
-            track.queued = false;
+            let Some(track) = self.tracks.get_mut(&id).filter(|track| track.queued != Queued::No) else {
+                continue;
+            };
+            track.queued = Queued::No;
             track.answering = track.mark.take();
             if let Some(at) = track.retry_at.take() {
                 self.retries.remove(&(at, Text::clone(&id)));
+            }
+            if track.asked_at.is_none() {
+                track.asked_at = Some(now);
+                self.unanswered.insert((now, Text::clone(&id)));
             }
             self.under_way.insert(Text::clone(&id), now);
             out.push(Action::Inspect(id));
@@ -689,13 +789,20 @@ impl Watcher {
         self.settings.docker.inspect_concurrency.saturating_mul(MOST_INSPECTS)
     }
 
-    /// Puts a container in a queue, unless it is in one or its inspect is under way: when that ends, a mark
-    /// that has come meanwhile leads to another.
-    fn queue(queue: &mut VecDeque<Text>, under_way: &HashMap<Text, Instant>, track: &mut Track, id: &Text) {
-        if !under_way.contains_key(id) && !track.queued {
-            track.queued = true;
-            queue.push_back(Text::clone(id));
+    /// Puts a container in a queue, unless it is in one that is as good or its inspect is under way: when that
+    /// ends, a mark that has come meanwhile leads to another.
+    fn queue(
+        queue: &mut VecDeque<Text>,
+        queued: Queued,
+        under_way: &HashMap<Text, Instant>,
+        track: &mut Track,
+        id: &Text,
+    ) {
+        if under_way.contains_key(id) || track.queued == Queued::Urgent || track.queued == queued {
+            return;
         }
+        track.queued = queued;
+        queue.push_back(Text::clone(id));
     }
 
     /// Often enough that a daemon which has stopped answering is noticed before anything is stale.
@@ -710,4 +817,8 @@ impl Watcher {
     fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
         first.saturating_mul(1u32.checked_shl(times).unwrap_or(u32::MAX)).min(longest)
     }
+}
+
+fn run(container: &Container) -> Run {
+    (container.started_at, container.finished_at)
 }

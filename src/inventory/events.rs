@@ -47,6 +47,7 @@ pub(super) struct EventTable {
 #[derive(Debug)]
 struct Entry {
     count: u64,
+    /// When it was last counted, or its container last known.
     last: Instant,
 }
 
@@ -64,12 +65,16 @@ impl EventTable {
     }
 
     /// Drops what has had no event for `retention`, but for containers whose name still exists: such a count
-    /// must not begin anew under a label set that somebody still reads. Says whether anything was dropped.
+    /// must not begin anew under a label set that somebody still reads. Its time begins when the name is gone,
+    /// so that a container that is recreated, however old its last event, goes on from its count. Says whether
+    /// anything was dropped.
     pub(super) fn sweep(&mut self, now: Instant, retention: Duration, exists: impl Fn(&str) -> bool) -> bool {
         let before = self.counts.len();
         self.counts.retain(|labels, entry| {
+            if &*labels.kind == "container" && labels.identity.name.as_deref().is_some_and(&exists) {
+                entry.last = now;
+            }
             now.saturating_duration_since(entry.last) < retention
-                || (&*labels.kind == "container" && labels.identity.name.as_deref().is_some_and(&exists))
         });
         // Unique names come and go by the thousand; without this the table stays as large as it ever was.
         if self.counts.capacity() > 64 && self.counts.len() < self.counts.capacity() / 4 {

@@ -98,6 +98,12 @@ impl Writer {
                 fresh.entry(Arc::clone(id)).or_insert_with(|| Arc::clone(known));
             }
         }
+        // What has not changed stays the same object: readers keep what they have made of it.
+        for (id, container) in &mut fresh {
+            if let Some(known) = state.containers.get(id).filter(|known| *known == container) {
+                *container = Arc::clone(known);
+            }
+        }
         if !state.visible || !state.complete || state.containers != fresh {
             state.containers = fresh;
             state.containers_changed();
@@ -109,8 +115,8 @@ impl Writer {
     /// Adds a container, or puts what is now known of it in the place of what was.
     pub fn upsert(&self, container: Arc<Container>) {
         let mut state = lock(&self.shared);
-        let before = state.containers.insert(Arc::clone(&container.id), Arc::clone(&container));
-        if before.is_none_or(|before| before != container) {
+        if state.containers.get(&container.id).is_none_or(|known| *known != container) {
+            state.containers.insert(Arc::clone(&container.id), container);
             state.containers_changed();
         }
     }

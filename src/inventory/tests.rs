@@ -173,3 +173,34 @@ fn containers_that_share_a_label_set_share_its_zero() {
     writer.replace(vec![container("a", "twin"), container("b", "twin")], &[]);
     assert_eq!(counts(&reader), HashMap::from([(key("oom", "twin"), 0)]));
 }
+
+#[test]
+fn a_container_that_is_recreated_long_after_its_last_event_goes_on_from_its_count() {
+    let (writer, reader) = inventory();
+    let start = Instant::now();
+    writer.replace(vec![container("a", "web")], &[]);
+    writer.count(event("die", "web"), start);
+    writer.sweep(start + Duration::from_secs(1000));
+    writer.remove("a");
+    writer.sweep(start + Duration::from_secs(1010));
+    writer.upsert(container("b", "web"));
+    writer.count(event("die", "web"), start + Duration::from_secs(1011));
+    assert_eq!(counts(&reader)[&key("die", "web")], 2);
+    writer.remove("b");
+    writer.sweep(start + Duration::from_secs(1310));
+    assert_eq!(counts(&reader)[&key("die", "web")], 2);
+    writer.sweep(start + Duration::from_secs(1311));
+    assert!(counts(&reader).is_empty());
+}
+
+#[test]
+fn what_has_not_changed_stays_the_same_object() {
+    let (writer, reader) = inventory();
+    writer.replace(vec![container("a", "one"), container("b", "two")], &[]);
+    let before = reader.snapshot().containers;
+    writer.upsert(container("a", "one"));
+    writer.replace(vec![container("a", "one"), container("b", "other")], &[]);
+    let after = reader.snapshot().containers;
+    assert!(Arc::ptr_eq(&before.list[0], &after.list[0]));
+    assert_eq!(&*after.list[1].name, "other");
+}

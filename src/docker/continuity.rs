@@ -1,0 +1,239 @@
+//! Whether every event has come: which have been seen, from where a new stream is to repeat them, and what
+//! shows that some are missing.
+//!
+//! Two things do. A new stream that repeats nothing of what was seen before does not go on from there: the
+//! daemon's buffer ran over, or it was restarted. That is a gap, and is counted. And where a list shows that a
+//! container has come, gone, started or finished without an event, the stream is in doubt: it may be dead
+//! although the daemon is not, as behind a proxy that has lost it. It is opened anew then, from the last
+//! moment that nothing was missing at, and what was missed is repeated.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::event::Event;
+use super::seen::Seen;
+use crate::inventory::Text;
+
+/// The daemon sends the stream's headers before it subscribes, and repeats right after that. A short list can
+/// be there before the repeats.
+const REPEATS_WITHIN: Duration = Duration::from_secs(1);
+/// A list can be ahead of the events. So long ahead it is not.
+const TOLD_WITHIN: Duration = Duration::from_secs(2);
+/// How often the time doubles in which another doubt counts for nothing.
+const MOST_DOUBLINGS: u32 = 6;
+
+/// What is known of the events' continuity.
+#[derive(Debug)]
+pub(super) struct Continuity {
+    seen: Seen,
+    /// Whether the daemon goes by the clock of this host.
+    same_clock: bool,
+    /// When events were first asked for.
+    first_asked: Option<SystemTime>,
+    /// Whether a stream was ever open.
+    listened: bool,
+    /// Whether the daemon could not be reached since: it may have restarted, and forgotten its events.
+    away: bool,
+    link: Link,
+    /// When a link that is still open is judged.
+    judge_at: Option<Instant>,
+    /// The last event before a list that showed nothing unexpected.
+    trusted: Option<SystemTime>,
+    /// What a list showed and no event has told.
+    suspects: HashSet<Text>,
+    /// When suspects that no event has told of by then put the stream in doubt.
+    doubt_at: Option<Instant>,
+    /// Whether the stream was given up because of a doubt, and what came of it is not yet judged.
+    doubted: bool,
+    /// Whether the new stream has told of a suspect.
+    told: bool,
+    /// Doubts in a row that came to nothing.
+    in_vain: u32,
+    /// Until when no doubt counts: a daemon that tells nothing of what it does is not asked at every list.
+    unmoved_until: Option<Instant>,
+}
+
+/// Whether the stream goes on from where the last one ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// It does, or there was none before.
+    Closed,
+    /// That is not known yet. `fresh`: something has come that was not seen before.
+    Open { proof: Proof, fresh: bool },
+}
+
+/// What shows that the stream goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    /// That an event up to this time comes again.
+    Repeat(SystemTime),
+    /// That any event comes.
+    Any,
+    /// Nothing can: nothing was seen, and the daemon was away.
+    None,
+}
+
+impl Continuity {
+    pub(super) fn new(same_clock: bool) -> Self {
+        Self {
+            seen: Seen::default(),
+            same_clock,
+            first_asked: None,
+            listened: false,
+            away: false,
+            link: Link::Closed,
+            judge_at: None,
+            trusted: None,
+            suspects: HashSet::new(),
+            doubt_at: None,
+            doubted: false,
+            told: false,
+            in_vain: 0,
+            unmoved_until: None,
+        }
+    }
+
+    /// When [`judge`](Self::judge) or [`doubt`](Self::doubt) have something to say.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        [self.judge_at, self.doubt_at].into_iter().flatten().min()
+    }
+
+    /// The daemon could not be reached.
+    pub(super) fn unreachable(&mut self) {
+        self.away = true;
+    }
+
+    /// A stream is about to be asked for: since when?
+    pub(super) fn asking(&mut self, wall: SystemTime) -> Option<SystemTime> {
+        let Some(first) = self.first_asked else {
+            self.first_asked = Some(wall);
+            // An event between the headers and the subscription would be missed. By a clock that is not the
+            // daemon's, old events would be counted.
+            return self.same_clock.then_some(wall);
+        };
+        let from = if self.doubted { self.trusted } else { self.seen.latest() };
+        let proof = match from {
+            Some(time) => Some(Proof::Repeat(time)),
+            None if self.doubted => Some(Proof::Any),
+            None if self.away && self.listened => Some(Proof::None),
+            None => None,
+        };
+        self.link = proof.map_or(Link::Closed, |proof| Link::Open { proof, fresh: false });
+        Some(self.seen.since(first, from))
+    }
+
+    /// The stream is open.
+    pub(super) fn opened(&mut self) {
+        self.listened = true;
+    }
+
+    /// An event has come: is it new?
+    pub(super) fn is_new(&mut self, event: &Event) -> bool {
+        if matches!(self.link, Link::Open { proof: Proof::Any, .. }) {
+            self.close_link();
+        }
+        let new = match (event.key(), event.time) {
+            (Some(key), Some(time)) => self.insert(key, time),
+            _ => true,
+        };
+        if new && self.suspects.remove(&event.actor) {
+            self.told = true;
+        }
+        new
+    }
+
+    fn insert(&mut self, key: u64, time: SystemTime) -> bool {
+        let new = self.seen.insert(key, time);
+        match &mut self.link {
+            Link::Open { proof: Proof::Repeat(until), .. } if !new && time <= *until => self.close_link(),
+            Link::Open { fresh, .. } => *fresh |= new,
+            Link::Closed => {}
+        }
+        new
+    }
+
+    /// The last event that has come, as a list begins.
+    pub(super) fn latest(&self) -> Option<SystemTime> {
+        self.seen.latest()
+    }
+
+    /// A list shows what no event has told.
+    pub(super) fn suspect(&mut self, id: &Text) {
+        if !self.doubted {
+            self.suspects.insert(Text::clone(id));
+        }
+    }
+
+    /// A whole list was taken, the first one of this stream or another; `latest` was the last event as it
+    /// began.
+    pub(super) fn listed(&mut self, now: Instant, first: bool, latest: Option<SystemTime>) {
+        if first && (self.link != Link::Closed || self.doubted) {
+            self.judge_at = Some(now + REPEATS_WITHIN);
+        } else if !self.suspects.is_empty() {
+            self.doubt_at.get_or_insert(now + TOLD_WITHIN);
+        } else {
+            self.trusted = latest;
+        }
+    }
+
+    /// Whether it is now certain that events may have been missed. `patience` is for how long, at least, no
+    /// other doubt counts after one that came to nothing.
+    pub(super) fn judge(&mut self, now: Instant, patience: Duration) -> bool {
+        if self.judge_at.is_none_or(|at| now < at) {
+            return false;
+        }
+        self.judge_at = None;
+        if std::mem::take(&mut self.doubted) {
+            self.suspects.clear();
+            self.in_vain = if self.told { 0 } else { (self.in_vain + 1).min(MOST_DOUBLINGS) };
+            self.unmoved_until = (!self.told).then(|| now + patience.saturating_mul(1 << self.in_vain));
+        }
+        let gap = self.link != Link::Closed;
+        self.close_link();
+        gap
+    }
+
+    /// Whether the stream is now in doubt: of how many containers has it not told?
+    pub(super) fn doubt(&mut self, now: Instant) -> Option<usize> {
+        if self.doubt_at.is_none_or(|at| now < at) {
+            return None;
+        }
+        self.doubt_at = None;
+        if self.suspects.is_empty() {
+            return None;
+        }
+        if self.unmoved_until.is_some_and(|until| now < until) {
+            self.suspects.clear();
+            return None;
+        }
+        self.doubted = true;
+        self.told = false;
+        Some(self.suspects.len())
+    }
+
+    /// The stream was given up. Says whether it is certain that events may have been missed: what has come in
+    /// it would hide that from the next one.
+    pub(super) fn lost(&mut self) -> bool {
+        self.judge_at = None;
+        self.doubt_at = None;
+        if !self.doubted {
+            self.suspects.clear();
+        }
+        let gap = matches!(self.link, Link::Open { fresh: true, .. });
+        if gap {
+            self.close_link();
+        }
+        gap
+    }
+
+    fn close_link(&mut self) {
+        self.link = Link::Closed;
+        self.away = false;
+    }
+
+    /// Whether nothing is kept but the events that were seen.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.link == Link::Closed && self.suspects.is_empty() && self.deadline().is_none()
+    }
+}
