@@ -822,3 +822,6 @@ impl Watcher {
 fn run(container: &Container) -> Run {
     (container.started_at, container.finished_at)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,993 @@
+//! The watcher step by step, on a clock that only the tests move. `random.rs` plays a whole daemon.
+
+mod random;
+
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::inventory::{EventIdentity, Health, Status};
+
+/// A watcher with what it has made of the inventory.
+struct Harness {
+    watcher: Watcher,
+    began: Instant,
+    at: Duration,
+    /// What is known of containers, by id.
+    known: BTreeMap<String, Arc<Container>>,
+    /// Whether it is shown.
+    visible: bool,
+    counts: BTreeMap<(String, String), u64>,
+    under_way: HashSet<Text>,
+    notes: Vec<Note>,
+    /// Whether an inspect may be asked for.
+    listening: bool,
+}
+
+fn settings() -> Settings {
+    Settings {
+        docker: config::Docker::default(),
+        events: config::Events::default(),
+        names: Filter::all(),
+        longest_backoff: Duration::from_millis(500),
+        same_clock: true,
+    }
+}
+
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// The wall clock at the beginning.
+fn wall(after: Duration) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000) + after
+}
+
+fn container(id: &str, name: &str) -> Container {
+    Container {
+        id: id.into(),
+        name: name.into(),
+        image: "busybox".into(),
+        labels: Vec::new(),
+        status: Status::Running,
+        health: Health::None,
+        oom_killed: false,
+        started_at: 1,
+        finished_at: 0,
+        created_at: 1,
+        restart_count: 0,
+        exit_code: 0,
+        failing_streak: 0,
+        image_id: "sha256:0".into(),
+        restart_policy: "no".into(),
+        hostname: "host".into(),
+        event_identity: EventIdentity::default(),
+    }
+}
+
+fn entry(id: &str, name: &str) -> ListEntry {
+    ListEntry { id: id.into(), name: name.into() }
+}
+
+/// An event of a container at a time after the beginning.
+fn event(action: &str, id: &str, name: &str, at: Duration) -> Event {
+    Event {
+        kind: "container".into(),
+        action: action.into(),
+        actor: id.into(),
+        time: Some(wall(at)),
+        identity: EventIdentity { name: Some(name.into()), ..EventIdentity::default() },
+    }
+}
+
+fn found(container: Container) -> Input {
+    Input::Inspected { id: Text::clone(&container.id), outcome: Outcome::Found(Arc::new(container)) }
+}
+
+fn gone(id: &str) -> Input {
+    Input::Inspected { id: id.into(), outcome: Outcome::Gone }
+}
+
+fn failed(id: &str) -> Input {
+    Input::Inspected { id: id.into(), outcome: Outcome::Failed("no".into()) }
+}
+
+impl Harness {
+    fn new(settings: Settings) -> Self {
+        let began = Instant::now();
+        Self {
+            watcher: Watcher::new(settings, began),
+            began,
+            at: Duration::ZERO,
+            known: BTreeMap::new(),
+            visible: false,
+            counts: BTreeMap::new(),
+            under_way: HashSet::new(),
+            notes: Vec::new(),
+            listening: false,
+        }
+    }
+
+    /// A harness whose watcher follows a daemon with these containers, each called as its id.
+    fn following(settings: Settings, ids: &[&str]) -> Self {
+        let mut h = Self::new(settings);
+        h.reconnect(ids);
+        h.notes.clear();
+        h
+    }
+
+    /// One step now. What must always hold is checked, changes are made, and the other actions are given.
+    #[track_caller]
+    fn step(&mut self, input: Input) -> Vec<Action> {
+        let now = self.began + self.at;
+        let mut out = Vec::new();
+        match &input {
+            Input::Inspected { id, .. } => drop(self.under_way.remove(id)),
+            Input::StreamOpened(Ok(())) => self.listening = true,
+            _ => {}
+        }
+        self.watcher.step(now, wall(self.at), input, &mut out);
+        let mut others = Vec::new();
+        for action in out {
+            match action {
+                Action::Change(change) => self.change(change),
+                Action::Note(note) => self.notes.push(note),
+                Action::Close => {
+                    self.listening = false;
+                    self.under_way.clear();
+                    others.push(Action::Close);
+                }
+                Action::Inspect(id) => {
+                    assert!(self.listening, "{id} is inspected while the stream is not open");
+                    assert!(self.under_way.insert(Text::clone(&id)), "{id} is inspected twice at once");
+                    others.push(Action::Inspect(id));
+                }
+                action => others.push(action),
+            }
+        }
+        let most = self.watcher.settings.docker.inspect_concurrency * MOST_INSPECTS;
+        assert!(self.under_way.len() <= most, "{} inspects at once", self.under_way.len());
+        assert!(self.watcher.deadline() > now, "it would spin: {:?}", self.watcher);
+        others
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Replace { containers, keep } => {
+                let before = std::mem::take(&mut self.known);
+                self.known = containers.into_iter().map(|c| (c.id.to_string(), c)).collect();
+                for id in keep {
+                    if let Some(container) = before.get(&*id) {
+                        self.known.entry(id.to_string()).or_insert_with(|| Arc::clone(container));
+                    }
+                }
+                self.visible = true;
+            }
+            Change::Upsert(container) => {
+                self.known.insert(container.id.to_string(), container);
+            }
+            Change::Remove(id) => {
+                self.known.remove(&*id);
+            }
+            Change::Count(labels) => {
+                let name = labels.identity.name.as_deref().unwrap_or_default().to_owned();
+                *self.counts.entry((labels.event.to_string(), name)).or_default() += 1;
+            }
+            Change::Withhold => self.visible = false,
+            Change::Sweep => {}
+        }
+    }
+
+    /// Lets time pass, with a tick at each deadline and one at the end.
+    #[track_caller]
+    fn pass(&mut self, time: Duration) -> Vec<Action> {
+        let end = self.at + time;
+        let mut actions = Vec::new();
+        loop {
+            let next = self.watcher.deadline() - self.began;
+            self.at = next.min(end);
+            actions.extend(self.step(Input::Tick));
+            if self.at == end {
+                return actions;
+            }
+        }
+    }
+
+    /// Lets time pass while the daemon answers each ping.
+    #[track_caller]
+    fn pass_alive(&mut self, time: Duration) -> Vec<Action> {
+        let end = self.at + time;
+        let mut actions = Vec::new();
+        while self.at < end {
+            let next = self.watcher.deadline() - self.began;
+            for action in self.pass(next.min(end).saturating_sub(self.at)) {
+                if action == Action::Ping {
+                    actions.extend(self.step(Input::Ponged(Ok(()))));
+                } else {
+                    actions.push(action);
+                }
+            }
+        }
+        actions
+    }
+
+    #[track_caller]
+    fn events<const N: usize>(&mut self, events: [Event; N]) -> Vec<Action> {
+        self.step(Input::Events(events.into()))
+    }
+
+    /// From wherever it is to a stream that is just open. Gives the moment that events are asked for from.
+    #[track_caller]
+    fn open(&mut self) -> Option<SystemTime> {
+        while self.pass(millis(10)) != [Action::Connect] {
+            assert!(self.at < Duration::from_secs(10_000), "no connect");
+        }
+        let [Action::OpenStream { since }] = self.step(Input::Connected(Ok(())))[..] else {
+            panic!("no stream is asked for")
+        };
+        assert_eq!(self.step(Input::StreamOpened(Ok(()))), [Action::List]);
+        since
+    }
+
+    /// From wherever it is to following, by a whole list of these containers.
+    #[track_caller]
+    fn reconnect(&mut self, ids: &[&str]) -> Option<SystemTime> {
+        let since = self.open();
+        self.list(ids);
+        assert_eq!(self.ids(), if self.visible { ids.to_vec() } else { vec![] });
+        since
+    }
+
+    /// Answers the list that was asked for, and its inspects.
+    #[track_caller]
+    fn list(&mut self, ids: &[&str]) {
+        let mut actions = self.step(Input::Listed(Ok(ids.iter().map(|id| entry(id, id)).collect())));
+        while let Some(action) = actions.pop() {
+            let Action::Inspect(id) = action else { panic!("{action:?}") };
+            actions.extend(self.step(found(container(&id, &id))));
+        }
+    }
+
+    /// What is shown.
+    fn ids(&self) -> Vec<&str> {
+        if self.visible { self.known.keys().map(String::as_str).collect() } else { Vec::new() }
+    }
+
+    fn noted(&self, which: impl Fn(&Note) -> bool) -> usize {
+        self.notes.iter().filter(|note| which(note)).count()
+    }
+
+    fn gaps(&self) -> usize {
+        self.noted(|note| *note == Note::Gap)
+    }
+
+    fn downs(&self) -> usize {
+        self.noted(|note| matches!(note, Note::Down(_)))
+    }
+
+    /// That nothing is kept of what is done.
+    #[track_caller]
+    fn assert_at_rest(&self) {
+        let w = &self.watcher;
+        assert!(w.tracks.is_empty(), "{:?}", w.tracks);
+        assert!(w.urgent.is_empty() && w.routine.is_empty(), "{:?} {:?}", w.urgent, w.routine);
+        assert!(w.under_way.is_empty() && w.retries.is_empty() && w.unanswered.is_empty(), "{w:?}");
+        assert!(w.sync.is_none() && w.continuity.is_at_rest(), "{w:?}");
+    }
+}
+
+fn inspects(ids: &[&str]) -> Vec<Action> {
+    ids.iter().map(|id| Action::Inspect((*id).into())).collect()
+}
+
+#[test]
+fn it_connects_opens_the_stream_lists_and_follows() {
+    let mut h = Harness::new(settings());
+    assert_eq!(h.step(Input::Tick), [Action::Connect]);
+    let since = Some(wall(Duration::ZERO));
+    assert_eq!(h.step(Input::Connected(Ok(()))), [Action::OpenStream { since }]);
+    assert_eq!(h.step(Input::StreamOpened(Ok(()))), [Action::List]);
+    assert_eq!(h.step(Input::Listed(Ok(vec![entry("a", "web"), entry("b", "db")]))), inspects(&["a", "b"]));
+    assert_eq!(h.step(found(container("a", "web"))), []);
+    assert!(h.known.is_empty(), "half a list is seen");
+    assert_eq!(h.noted(|n| *n == Note::Up), 0);
+    assert_eq!(h.step(found(container("b", "db"))), []);
+    assert_eq!(h.ids(), ["a", "b"]);
+    assert_eq!(h.noted(|n| *n == Note::Up), 1);
+    assert_eq!(h.noted(|n| *n == Note::Synced { containers: 2 }), 1);
+    h.assert_at_rest();
+}
+
+#[test]
+fn an_empty_daemon_is_followed_too() {
+    let mut h = Harness::new(settings());
+    h.reconnect(&[]);
+    assert!(h.visible && h.noted(|n| *n == Note::Up) == 1);
+}
+
+#[test]
+fn on_another_clock_the_first_stream_repeats_nothing() {
+    let mut h = Harness::new(Settings { same_clock: false, ..settings() });
+    assert_eq!(h.open(), None);
+}
+
+#[test]
+fn the_list_is_taken_again_at_each_interval_and_swapped_in_whole() {
+    let mut h = Harness::following(settings(), &["a", "b"]);
+    assert_eq!(h.pass_alive(h.watcher.settings.docker.resync_interval - millis(1)), []);
+    assert_eq!(h.pass_alive(millis(1)), [Action::List]);
+    assert_eq!(h.step(Input::Listed(Ok(vec![entry("b", "b"), entry("c", "c")]))), inspects(&["b", "c"]));
+    h.step(found(container("c", "c")));
+    assert_eq!(h.ids(), ["a", "b"]);
+    h.step(found(container("b", "b")));
+    assert_eq!(h.ids(), ["b", "c"]);
+}
+
+#[test]
+fn what_an_event_touches_during_a_list_is_inspected_again() {
+    let mut h = Harness::new(settings());
+    h.open();
+    h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("b", "b")])));
+    assert_eq!(h.events([event("pause", "a", "a", SECOND)]), []);
+    assert_eq!(h.step(found(container("a", "a"))), inspects(&["a"]));
+    h.step(found(container("b", "b")));
+    assert_eq!(h.ids(), ["a", "b"], "the list waits for nothing but its own inspects");
+    h.step(found(Container { status: Status::Paused, ..container("a", "a") }));
+    assert_eq!(h.known["a"].status, Status::Paused);
+    h.assert_at_rest();
+}
+
+#[test]
+fn what_is_created_during_a_list_is_not_lost_by_it() {
+    let mut h = Harness::new(settings());
+    h.open();
+    assert_eq!(h.events([event("create", "c", "c", SECOND)]), inspects(&["c"]));
+    h.step(found(container("c", "c")));
+    h.list(&["a"]);
+    assert_eq!(h.ids(), ["a", "c"]);
+    h.pass_alive(h.watcher.settings.docker.resync_interval);
+    h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("c", "c")])));
+    assert_eq!(h.events([event("create", "d", "d", SECOND)]), inspects(&["d"]));
+    h.step(found(container("a", "a")));
+    h.step(found(container("c", "c")));
+    assert_eq!(h.ids(), ["a", "c"]);
+    h.step(found(container("d", "d")));
+    assert_eq!(h.ids(), ["a", "c", "d"]);
+}
+
+#[test]
+fn what_is_destroyed_never_comes_back() {
+    // After the list was asked for, and before it came.
+    let mut h = Harness::new(settings());
+    h.open();
+    h.events([event("destroy", "a", "a", SECOND)]);
+    h.list(&["a", "b"]);
+    assert_eq!(h.under_way.len(), 0);
+    assert_eq!(h.ids(), ["b"]);
+    h.assert_at_rest();
+
+    // While it is being inspected for the list, or for an event.
+    let mut h = Harness::new(settings());
+    h.open();
+    h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("b", "b")])));
+    h.events([event("destroy", "a", "a", SECOND)]);
+    h.step(found(container("b", "b")));
+    assert_eq!(h.ids(), ["b"]);
+    h.step(found(container("a", "a")));
+    assert_eq!(h.ids(), ["b"]);
+    h.events([event("die", "b", "b", 2 * SECOND), event("destroy", "b", "b", 3 * SECOND)]);
+    h.step(found(container("b", "b")));
+    assert!(h.ids().is_empty());
+    h.assert_at_rest();
+
+    // After it was inspected for a list that is not whole.
+    let mut h = Harness::following(settings(), &["a", "b"]);
+    h.pass_alive(h.watcher.settings.docker.resync_interval);
+    h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("b", "b")])));
+    h.step(found(container("a", "a")));
+    h.events([event("destroy", "a", "a", SECOND)]);
+    h.step(found(container("b", "b")));
+    assert_eq!(h.ids(), ["b"]);
+    h.assert_at_rest();
+}
+
+#[test]
+fn a_list_whose_last_container_is_destroyed_is_whole() {
+    let mut h = Harness::new(settings());
+    h.open();
+    h.step(Input::Listed(Ok(vec![entry("a", "a")])));
+    h.events([event("destroy", "a", "a", SECOND)]);
+    assert!(h.visible && h.ids().is_empty());
+    h.step(failed("a"));
+    h.assert_at_rest();
+}
+
+#[test]
+fn marks_of_one_container_are_one() {
+    let mut h = Harness::following(settings(), &["a"]);
+    assert_eq!(h.events([event("start", "a", "a", SECOND)]), inspects(&["a"]));
+    for n in 0..100 {
+        assert_eq!(h.events([event("pause", "a", "a", SECOND + millis(n))]), []);
+    }
+    assert_eq!(h.step(found(container("a", "a"))), inspects(&["a"]));
+    assert_eq!(h.step(found(container("a", "a"))), []);
+    assert_eq!(h.counts[&("pause".into(), "a".into())], 100);
+    // From the first event that each inspect answers.
+    let applied: Vec<_> = h.notes.iter().filter_map(|n| if let Note::Applied(t) = n { Some(*t) } else { None }).collect();
+    assert_eq!(applied, [wall(SECOND), wall(SECOND)]);
+    h.assert_at_rest();
+}
+
+#[test]
+fn exec_events_cost_no_inspect() {
+    let mut h = Harness::following(settings(), &["a"]);
+    for n in 0..10_000 {
+        let action = ["exec_create: sh", "exec_start: sh", "exec_die"][n as usize % 3];
+        assert_eq!(h.events([event(action, "a", "a", SECOND + millis(n))]), []);
+    }
+    assert_eq!(h.counts[&("exec_start: sh".into(), "a".into())], 3333);
+    assert_eq!(h.counts[&("exec_die".into(), "a".into())], 3333);
+    assert!(!h.counts.contains_key(&("exec_create: sh".into(), "a".into())));
+    h.assert_at_rest();
+}
+
+#[test]
+fn inspects_are_bounded_and_slow_ones_do_not_hold_up_others() {
+    let ids: Vec<String> = (0..100).map(|n| format!("a{n:02}")).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let mut h = Harness::following(settings(), &ids);
+    let concurrency = h.watcher.settings.docker.inspect_concurrency;
+    let events = ids.iter().map(|id| event("pause", id, id, SECOND)).collect();
+    assert_eq!(h.step(Input::Events(events)), inspects(&ids[..concurrency]));
+    assert_eq!(h.pass(SLOW_INSPECT - millis(1)), []);
+    // Those do not answer. The next ones go on beside them, and each that answers makes room.
+    assert_eq!(h.pass(millis(1)), inspects(&ids[concurrency..2 * concurrency]));
+    assert_eq!(h.step(found(container(ids[concurrency], ids[concurrency]))), inspects(&ids[2 * concurrency..][..1]));
+    h.pass(SLOW_INSPECT);
+    h.pass(SLOW_INSPECT);
+    assert_eq!(h.under_way.len(), MOST_INSPECTS * concurrency);
+    assert_eq!(h.pass(SECOND), [], "more than the most");
+    let mut next = Some(Text::from(ids[0]));
+    while let Some(id) = next {
+        h.step(found(container(&id, &id)));
+        next = h.under_way.iter().next().cloned();
+    }
+    h.assert_at_rest();
+}
+
+#[test]
+fn an_event_overtakes_what_only_a_list_asks_for() {
+    let ids: Vec<String> = (0..1000).map(|n| format!("a{n:03}")).collect();
+    let mut h = Harness::new(settings());
+    h.open();
+    h.step(Input::Listed(Ok(ids.iter().map(|id| entry(id, id)).collect())));
+    h.events([event("pause", "a999", "a999", SECOND)]);
+    let mut asked = h.step(found(container("a000", "a000")));
+    asked.extend(h.step(found(container("a001", "a001"))));
+    assert!(asked.contains(&Action::Inspect("a999".into())), "{asked:?}");
+}
+
+#[test]
+fn events_without_end_do_not_keep_a_list_from_ending() {
+    let mut h = Harness::new(Settings {
+        docker: config::Docker { inspect_concurrency: 1, ..config::Docker::default() },
+        ..settings()
+    });
+    h.open();
+    let mut actions = h.step(Input::Listed(Ok((0..100).map(|n| entry(&format!("a{n}"), "")).collect())));
+    for n in 0..2_000 {
+        actions.extend(h.events([event("pause", &format!("b{}", n % 7), "b", millis(n))]));
+        let Some(Action::Inspect(id)) = actions.pop() else { panic!("nothing is inspected") };
+        actions.extend(h.step(found(container(&id, &id))));
+    }
+    assert!(h.visible);
+}
+
+#[test]
+fn a_failed_inspect_is_tried_again_less_and_less_often() {
+    let mut h = Harness::following(settings(), &["a", "b"]);
+    h.events([event("pause", "a", "a", SECOND)]);
+    h.step(failed("a"));
+    let mut waits = Vec::new();
+    let mut since = h.at;
+    while h.at < Duration::from_secs(100) {
+        if h.pass_alive(millis(100)).contains(&Action::Inspect("a".into())) {
+            waits.push((h.at - since).as_millis());
+            since = h.at;
+            h.step(failed("a"));
+        }
+        if h.at == Duration::from_secs(60) {
+            h.list(&["b"]);
+            break;
+        }
+    }
+    assert_eq!(waits[..5], [500, 1000, 2000, 4000, 8000]);
+    assert_eq!(h.noted(|n| matches!(n, Note::InspectFailed { first: true, .. })), 1);
+}
+
+#[test]
+fn what_cannot_be_inspected_is_kept_until_it_is_stale_and_costs_no_other() {
+    let mut h = Harness::following(settings(), &["a", "b"]);
+    h.events([event("pause", "a", "a", SECOND), event("pause", "b", "b", SECOND)]);
+    h.step(failed("a"));
+    h.step(found(container("b", "b")));
+    let stale_after = h.watcher.settings.docker.stale_after;
+    let asked = h.at;
+    while h.at < asked + stale_after - millis(1) {
+        for action in h.pass_alive(millis(1)) {
+            assert_eq!(action, Action::Inspect("a".into()));
+            h.step(failed("a"));
+        }
+        assert_eq!(h.ids(), ["a", "b"]);
+    }
+    h.pass_alive(millis(1));
+    assert_eq!(h.ids(), ["b"]);
+    // A list does not bring it back, an answer does.
+    while !h.pass_alive(millis(100)).contains(&Action::List) {
+        if h.under_way.contains("a") {
+            h.step(failed("a"));
+        }
+    }
+    h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("b", "b")])));
+    h.step(failed("a"));
+    h.step(found(container("b", "b")));
+    assert_eq!(h.ids(), ["b"]);
+    while !h.under_way.contains("a") {
+        h.pass_alive(millis(100));
+    }
+    h.step(found(container("a", "a")));
+    assert_eq!(h.ids(), ["a", "b"]);
+    h.pass_alive(5 * SECOND);
+    assert_eq!((h.gaps(), h.downs()), (0, 0));
+    h.assert_at_rest();
+}
+
+#[test]
+fn what_never_answers_is_not_shown_beyond_stale_after_either() {
+    let mut h = Harness::following(
+        Settings {
+            docker: config::Docker { timeout: 60 * SECOND, ..config::Docker::default() },
+            ..settings()
+        },
+        &["a"],
+    );
+    h.events([event("pause", "a", "a", SECOND)]);
+    h.pass_alive(h.watcher.settings.docker.stale_after - millis(1));
+    assert_eq!(h.ids(), ["a"]);
+    h.pass_alive(millis(1));
+    assert!(h.visible && h.ids().is_empty());
+    h.step(found(container("a", "a")));
+    assert_eq!(h.ids(), ["a"]);
+    h.assert_at_rest();
+}
+
+#[test]
+fn a_new_event_tries_a_failing_container_at_once() {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.events([event("pause", "a", "a", SECOND)]);
+    assert_eq!(h.step(failed("a")), []);
+    assert_eq!(h.events([event("unpause", "a", "a", SECOND)]), inspects(&["a"]));
+    h.step(found(container("a", "a")));
+    h.assert_at_rest();
+}
+
+#[test]
+fn a_container_that_is_not_found_is_gone() {
+    let mut h = Harness::following(settings(), &["a", "b"]);
+    h.events([event("die", "a", "a", SECOND)]);
+    h.step(gone("a"));
+    assert_eq!(h.ids(), ["b"]);
+    h.assert_at_rest();
+    let mut h = Harness::new(settings());
+    h.open();
+    h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("b", "b")])));
+    h.step(gone("a"));
+    h.step(found(container("b", "b")));
+    assert_eq!(h.ids(), ["b"]);
+    assert_eq!(h.noted(|n| *n == Note::InspectGone), 1);
+    h.assert_at_rest();
+}
+
+#[test]
+fn a_list_does_not_wait_for_one_that_hangs() {
+    let mut h = Harness::following(settings(), &["a", "b", "c"]);
+    h.step(Input::StreamEnded("cut".into()));
+    h.open();
+    h.step(Input::Listed(Ok(["a", "b", "c", "d"].map(|id| entry(id, id)).into())));
+    for id in ["b", "c"] {
+        h.step(found(Container { exit_code: 7, ..container(id, id) }));
+    }
+    h.pass_alive(LAGGARD - millis(1));
+    assert_eq!(h.noted(|n| *n == Note::Up), 0);
+    h.pass_alive(millis(1));
+    assert_eq!(h.noted(|n| *n == Note::Up), 1);
+    // `a` was known before, `d` was not.
+    assert_eq!(h.ids(), ["a", "b", "c"]);
+    assert_eq!((h.known["a"].exit_code, h.known["b"].exit_code), (0, 7));
+    h.step(found(Container { exit_code: 7, ..container("a", "a") }));
+    h.step(found(container("d", "d")));
+    assert_eq!(h.ids(), ["a", "b", "c", "d"]);
+    assert_eq!(h.known["a"].exit_code, 7);
+    h.pass_alive(5 * SECOND);
+    assert_eq!(h.downs(), 1);
+    h.assert_at_rest();
+}
+
+#[test]
+fn a_daemon_that_is_slow_as_a_whole_is_waited_for() {
+    let mut h = Harness::new(settings());
+    h.open();
+    h.step(Input::Listed(Ok(["a", "b", "c"].map(|id| entry(id, id)).into())));
+    h.step(found(container("a", "a")));
+    h.pass_alive(4 * SECOND);
+    assert!(!h.visible);
+    h.step(found(container("b", "b")));
+    h.pass_alive(millis(1));
+    assert_eq!(h.ids(), ["a", "b"]);
+}
+
+#[test]
+fn a_daemon_that_is_silent_is_pinged_and_given_up_when_it_does_not_answer() {
+    let mut h = Harness::following(settings(), &["a"]);
+    let interval = h.watcher.ping_interval();
+    for _ in 0..20 {
+        assert_eq!(h.pass(interval), [Action::Ping]);
+        assert_eq!(h.step(Input::Ponged(Ok(()))), []);
+    }
+    let alive = h.at;
+    assert_eq!(h.pass(interval), [Action::Ping]);
+    assert_eq!(h.pass(4 * SECOND), [], "a second ping before the first is answered");
+    assert_eq!(h.step(Input::Ponged(Err("late".into()))), [Action::Close]);
+    assert_eq!(h.downs(), 1);
+    assert_eq!(h.ids(), ["a"]);
+    // Counted from the last sign of life, not from when it was missed.
+    let stale_after = h.watcher.settings.docker.stale_after;
+    let mut tries = h.pass(alive + stale_after - h.at - millis(1));
+    assert_eq!(h.ids(), ["a"]);
+    tries.extend(h.pass(millis(1)));
+    assert!(!h.visible);
+    assert_eq!(tries, [Action::Connect]);
+    h.step(Input::Connected(Err("refused".into())));
+    h.reconnect(&["a", "b"]);
+    assert_eq!(h.ids(), ["a", "b"]);
+}
+
+#[test]
+fn a_daemon_that_comes_back_in_time_is_never_withheld() {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.step(Input::StreamEnded("restarted".into()));
+    for _ in 0..10 {
+        while h.pass(millis(10)) != [Action::Connect] {}
+        h.step(Input::Connected(Err("refused".into())));
+        assert_eq!(h.ids(), ["a"]);
+    }
+    h.reconnect(&["a"]);
+    assert!(h.at < h.watcher.settings.docker.stale_after);
+    h.pass_alive(20 * SECOND);
+    assert_eq!(h.ids(), ["a"]);
+}
+
+#[test]
+fn events_are_a_sign_of_life() {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.pass_alive(SECOND);
+    h.events([event("exec_die", "a", "a", SECOND)]);
+    let last = h.at;
+    h.step(Input::StreamEnded("cut".into()));
+    h.pass(h.watcher.settings.docker.stale_after - millis(1));
+    assert!(h.visible);
+    h.pass(millis(1));
+    assert!(!h.visible && h.at == last + h.watcher.settings.docker.stale_after);
+}
+
+/// The time from a failure to the next try.
+fn wait(h: &mut Harness) -> Duration {
+    let failed = h.at;
+    while h.pass(millis(1)) != [Action::Connect] {}
+    h.at - failed
+}
+
+#[test]
+fn backoff_grows_is_jittered_and_begins_anew_only_after_a_whole_list() {
+    let mut h = Harness::new(settings());
+    h.step(Input::Tick);
+    let mut waits = Vec::new();
+    for n in 0..10 {
+        // However far it gets: a daemon that accepts and then fails is not hammered.
+        if n % 3 > 0 {
+            h.step(Input::Connected(Ok(())));
+        }
+        if n % 3 == 2 {
+            h.step(Input::StreamOpened(Ok(())));
+            h.step(Input::Listed(Err("broke off".into())));
+        } else {
+            h.step(Input::Broken("it fails".into()));
+        }
+        waits.push(wait(&mut h));
+    }
+    for (n, wait) in waits.iter().enumerate() {
+        let longest = millis((50 << n).min(500));
+        assert!(*wait >= longest / 2 && *wait <= longest + millis(1), "{n}: {wait:?}");
+    }
+    let steps: HashSet<_> = waits[5..].iter().collect();
+    assert!(steps.len() > 1, "no jitter: {waits:?}");
+    h.step(Input::Connected(Ok(())));
+    h.step(Input::StreamOpened(Ok(())));
+    h.list(&["a"]);
+    h.step(Input::StreamEnded("cut".into()));
+    assert!(wait(&mut h) <= millis(51));
+}
+
+#[test]
+fn a_failed_list_while_the_stream_goes_on_is_only_tried_again() {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.pass_alive(h.watcher.settings.docker.resync_interval);
+    assert_eq!(h.step(Input::Listed(Err("broke off".into()))), []);
+    assert_eq!((h.downs(), h.ids()), (0, vec!["a"]));
+    assert_eq!(h.noted(|n| matches!(n, Note::SyncFailed(_))), 1);
+    assert_eq!(h.pass_alive(2 * SECOND), [Action::List]);
+    h.list(&["b"]);
+    assert_eq!(h.ids(), ["b"]);
+}
+
+#[test]
+fn answers_of_a_connection_that_was_given_up_mean_nothing() {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.events([event("pause", "a", "a", SECOND)]);
+    h.step(Input::StreamEnded("cut".into()));
+    let late = || {
+        [
+            found(container("z", "z")),
+            gone("a"),
+            Input::Events(vec![event("destroy", "a", "a", SECOND)]),
+            Input::Listed(Ok(vec![entry("z", "z")])),
+            Input::StreamEnded("again".into()),
+            Input::StreamOpened(Ok(())),
+            Input::Ponged(Err("late".into())),
+        ]
+    };
+    for input in late() {
+        h.listening = false;
+        assert_eq!(h.step(input), []);
+    }
+    assert_eq!((h.ids(), h.downs()), (vec!["a"], 1));
+    assert_eq!(h.noted(|n| matches!(n, Note::StillDown(_))), 0);
+    h.reconnect(&["a"]);
+    assert_eq!(h.step(Input::Connected(Err("late".into()))), []);
+    assert_eq!(h.step(found(container("z", "z"))), []);
+    assert_eq!(h.ids(), ["a"]);
+    h.pass_alive(2 * SECOND);
+    h.assert_at_rest();
+}
+
+#[test]
+fn a_stream_that_goes_on_where_it_was_cut_has_no_gap() {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.pass_alive(5 * SECOND);
+    let last = event("exec_die", "a", "a", h.at);
+    h.events([last.clone()]);
+    let latest = h.at;
+    h.step(Input::StreamEnded("cut".into()));
+    let missed = event("exec_start: sh", "a", "a", h.at + millis(5));
+    assert_eq!(h.reconnect(&["a"]), Some(wall(latest - SECOND)));
+    // The list may be quicker than the repeats.
+    h.pass_alive(REPEATS_LATE);
+    h.events([last, missed.clone(), missed]);
+    h.pass_alive(5 * SECOND);
+    assert_eq!(h.gaps(), 0);
+    assert_eq!(h.counts[&("exec_die".into(), "a".into())], 1);
+    assert_eq!(h.counts[&("exec_start: sh".into(), "a".into())], 1);
+    h.assert_at_rest();
+}
+
+/// Less than the repeats are waited for.
+const REPEATS_LATE: Duration = Duration::from_millis(900);
+
+#[test]
+fn a_stream_that_repeats_nothing_has_a_gap() {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.events([event("exec_die", "a", "a", SECOND)]);
+    h.step(Input::StreamEnded("restarted".into()));
+    h.reconnect(&["a"]);
+    h.events([event("exec_die", "a", "a", 5 * SECOND)]);
+    h.pass_alive(5 * SECOND);
+    assert_eq!(h.gaps(), 1);
+    assert_eq!(h.counts[&("exec_die".into(), "a".into())], 2);
+}
+
+#[test]
+fn a_gap_is_not_hidden_by_another_cut() {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.events([event("exec_die", "a", "a", SECOND)]);
+    h.step(Input::StreamEnded("restarted".into()));
+    h.reconnect(&["a"]);
+    let after = event("exec_die", "a", "a", 5 * SECOND);
+    h.events([after.clone()]);
+    h.step(Input::StreamEnded("cut".into()));
+    h.reconnect(&["a"]);
+    h.events([after]);
+    h.pass_alive(5 * SECOND);
+    assert_eq!(h.gaps(), 1);
+}
+
+#[test]
+fn a_daemon_that_was_away_and_had_told_nothing_may_have_forgotten_something() {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.step(Input::StreamEnded("restarted".into()));
+    while h.pass(millis(10)) != [Action::Connect] {}
+    h.step(Input::Connected(Err("refused".into())));
+    let first = wall(millis(10));
+    assert_eq!(h.reconnect(&["a"]), Some(first));
+    h.pass_alive(5 * SECOND);
+    assert_eq!(h.gaps(), 1);
+    // A mere cut of such a stream is none.
+    h.step(Input::StreamEnded("cut".into()));
+    h.reconnect(&["a"]);
+    h.pass_alive(5 * SECOND);
+    assert_eq!(h.gaps(), 1);
+}
+
+#[test]
+fn before_the_first_stream_there_is_nothing_to_miss() {
+    let mut h = Harness::new(settings());
+    for _ in 0..3 {
+        while h.pass(millis(10)) != [Action::Connect] {}
+        h.step(Input::Connected(Ok(())));
+        h.step(Input::StreamOpened(Err("not yet".into())));
+    }
+    h.reconnect(&["a"]);
+    h.pass_alive(5 * SECOND);
+    assert_eq!(h.gaps(), 0);
+}
+
+/// Takes the list that is due, with an inspect answer for each of its containers.
+fn resync(h: &mut Harness, containers: &[Container]) {
+    while !h.pass_alive(millis(100)).contains(&Action::List) {}
+    let mut actions = h.step(Input::Listed(Ok(containers.iter().map(|c| entry(&c.id, &c.name)).collect())));
+    while let Some(Action::Inspect(id)) = actions.pop() {
+        let container = containers.iter().find(|c| c.id == id).unwrap();
+        actions.extend(h.step(found(container.clone())));
+    }
+}
+
+#[test]
+fn a_stream_that_does_not_tell_of_a_start_is_opened_anew() {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.pass_alive(5 * SECOND);
+    let before = event("exec_die", "a", "a", h.at);
+    let told_at = h.at;
+    h.events([before.clone()]);
+    resync(&mut h, &[container("a", "a")]);
+    // Silent from here on.
+    let start = event("start", "a", "a", h.at + SECOND);
+    let restarted = Container { started_at: 9, ..container("a", "a") };
+    resync(&mut h, std::slice::from_ref(&restarted));
+    assert_eq!(h.known["a"].started_at, 9);
+    assert_eq!(h.pass_alive(2 * SECOND - millis(1)), []);
+    assert_eq!(h.pass_alive(millis(1)), [Action::Close]);
+    assert_eq!(h.downs(), 1);
+    assert_eq!(h.open(), Some(wall(told_at - SECOND)));
+    h.events([before, start]);
+    h.step(Input::Listed(Ok(vec![entry("a", "a")])));
+    h.step(found(restarted.clone()));
+    h.step(found(restarted.clone()));
+    h.pass_alive(5 * SECOND);
+    assert_eq!(h.counts[&("start".into(), "a".into())], 1);
+    assert_eq!((h.gaps(), h.downs()), (0, 1));
+    h.assert_at_rest();
+
+    // It falls silent once more: the doubt was right, so the next one counts too.
+    resync(&mut h, &[]);
+    assert_eq!(h.pass_alive(2 * SECOND), [Action::Close]);
+    h.reconnect(&[]);
+    h.pass_alive(2 * SECOND);
+    // Nothing was repeated now, not even what was seen: that is a gap.
+    assert_eq!(h.gaps(), 1);
+}
+
+#[test]
+fn a_list_that_is_ahead_of_its_events_is_no_reason_for_doubt() {
+    let mut h = Harness::following(settings(), &["a", "b"]);
+    resync(&mut h, &[Container { started_at: 9, ..container("a", "a") }, container("c", "c")]);
+    h.pass_alive(SECOND);
+    h.events([
+        event("start", "a", "a", h.at),
+        event("destroy", "b", "b", h.at),
+        event("create", "c", "c", h.at),
+    ]);
+    h.step(found(Container { started_at: 9, ..container("a", "a") }));
+    h.step(found(container("c", "c")));
+    h.pass_alive(10 * SECOND);
+    assert_eq!(h.downs(), 0);
+    h.assert_at_rest();
+}
+
+#[test]
+fn what_has_no_event_is_no_reason_for_doubt() {
+    let mut h = Harness::following(settings(), &["a"]);
+    for status in [Status::Removing, Status::Dead] {
+        resync(&mut h, &[Container { status, failing_streak: 3, exit_code: 127, ..container("a", "a") }]);
+        h.pass_alive(10 * SECOND);
+        assert_eq!((h.downs(), h.known["a"].status), (0, status));
+    }
+}
+
+#[test]
+fn a_daemon_that_tells_nothing_of_a_change_is_asked_ever_more_seldom() {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.events([event("exec_die", "a", "a", SECOND)]);
+    let (mut lists, mut reopened) = (0, Vec::new());
+    for n in 0..100 {
+        resync(&mut h, &[Container { started_at: n, ..container("a", "a") }]);
+        lists += 1;
+        if h.pass_alive(2 * SECOND).contains(&Action::Close) {
+            reopened.push(lists);
+            h.reconnect(&["a"]);
+            h.events([event("exec_die", "a", "a", SECOND)]);
+            h.pass_alive(3 * SECOND);
+        }
+    }
+    assert!((3..=7).contains(&reopened.len()), "{reopened:?}");
+    assert!(reopened.windows(3).all(|w| w[2] - w[1] >= w[1] - w[0]), "{reopened:?}");
+    assert_eq!(h.gaps(), 0);
+}
+
+#[test]
+fn names_choose_what_is_inspected_shown_and_counted() {
+    let mut h = Harness::new(Settings { names: Filter::new(&["*"], &["x-*"]), ..settings() });
+    h.open();
+    assert_eq!(h.step(Input::Listed(Ok(vec![entry("a", "web"), entry("b", "x-b")]))), inspects(&["a"]));
+    h.step(found(container("a", "web")));
+    assert_eq!(h.events([event("start", "b", "x-b", SECOND)]), []);
+    assert!(h.counts.is_empty());
+    // Out of the filter …
+    assert_eq!(h.events([event("rename", "a", "x-web", SECOND)]), inspects(&["a"]));
+    h.step(found(container("a", "x-web")));
+    assert!(h.ids().is_empty() && h.counts.is_empty());
+    // … and into it.
+    assert_eq!(h.events([event("rename", "b", "b", SECOND)]), inspects(&["b"]));
+    h.step(found(container("b", "b")));
+    assert_eq!(h.ids(), ["b"]);
+    assert_eq!(h.counts, BTreeMap::from([(("rename".into(), "b".into()), 1)]));
+    // A name that the list does not give is looked up.
+    while !h.pass_alive(SECOND).contains(&Action::List) {}
+    assert_eq!(h.step(Input::Listed(Ok(vec![entry("a", ""), entry("b", "b")]))), inspects(&["a", "b"]));
+    h.step(found(container("a", "x-web")));
+    h.step(found(container("b", "b")));
+    assert_eq!(h.ids(), ["b"]);
+    h.pass_alive(5 * SECOND);
+    assert_eq!(h.downs(), 0);
+    h.assert_at_rest();
+}
+
+#[test]
+fn an_inspect_from_before_a_list_does_not_stand_for_it() {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.pass_alive(h.watcher.settings.docker.resync_interval - millis(1));
+    h.events([event("pause", "a", "a", SECOND)]);
+    assert_eq!(h.pass_alive(millis(1)), [Action::List]);
+    assert_eq!(h.step(Input::Listed(Ok(vec![entry("a", "a")]))), []);
+    assert_eq!(h.step(found(container("a", "a"))), inspects(&["a"]));
+    h.step(found(Container { exit_code: 7, ..container("a", "a") }));
+    assert_eq!(h.known["a"].exit_code, 7);
+    h.assert_at_rest();
+}
+
+#[test]
+fn the_effect_of_an_event_is_timed_a_destroy_too() {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.events([event("pause", "a", "a", SECOND)]);
+    h.step(found(container("a", "a")));
+    h.events([event("destroy", "a", "a", 2 * SECOND), event("destroy", "z", "z", 3 * SECOND)]);
+    let applied: Vec<_> = h.notes.iter().filter(|n| matches!(n, Note::Applied(_))).collect();
+    assert_eq!(applied, [&Note::Applied(wall(SECOND)), &Note::Applied(wall(2 * SECOND))]);
+}
+
+#[test]
+fn a_defect_is_survived() {
+    let mut h = Harness::following(settings(), &["a"]);
+    assert_eq!(h.step(Input::Broken("a task panicked".into())), [Action::Close]);
+    h.reconnect(&["a", "b"]);
+    assert_eq!(h.ids(), ["a", "b"]);
+}
