@@ -276,9 +276,10 @@ struct Trouble {
 
 impl Trouble {
     fn is_worth_a_line(&mut self, why: &str, now: Instant) -> bool {
-        let worth = self.said.as_ref().is_none_or(|(said, at)| {
-            now >= *at + if said == why { REMINDER } else { OTHER_REASON }
-        });
+        let worth = self
+            .said
+            .as_ref()
+            .is_none_or(|(said, at)| now >= *at + if said == why { REMINDER } else { OTHER_REASON });
         if worth {
             self.said = Some((why.to_owned(), now));
         }

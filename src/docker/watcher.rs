@@ -687,7 +687,8 @@ impl Watcher {
         if sync.pending.len() > self.under_way.len() || sync.pending.len() > sync.found.len() {
             return None;
         }
-        let began: Option<Vec<Instant>> = sync.pending.iter().map(|id| self.under_way.get(id).copied()).collect();
+        let began: Option<Vec<Instant>> =
+            sync.pending.iter().map(|id| self.under_way.get(id).copied()).collect();
         began?.into_iter().max().map(|began| began + LAGGARD)
     }
 

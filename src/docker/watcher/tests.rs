@@ -414,7 +414,8 @@ fn marks_of_one_container_are_one() {
     assert_eq!(h.step(found(container("a", "a"))), []);
     assert_eq!(h.counts[&("pause".into(), "a".into())], 100);
     // From the first event that each inspect answers.
-    let applied: Vec<_> = h.notes.iter().filter_map(|n| if let Note::Applied(t) = n { Some(*t) } else { None }).collect();
+    let applied: Vec<_> =
+        h.notes.iter().filter_map(|n| if let Note::Applied(t) = n { Some(*t) } else { None }).collect();
     assert_eq!(applied, [wall(SECOND), wall(SECOND)]);
     h.assert_at_rest();
 }
@@ -443,7 +444,10 @@ fn inspects_are_bounded_and_slow_ones_do_not_hold_up_others() {
     assert_eq!(h.pass(SLOW_INSPECT - millis(1)), []);
     // Those do not answer. The next ones go on beside them, and each that answers makes room.
     assert_eq!(h.pass(millis(1)), inspects(&ids[concurrency..2 * concurrency]));
-    assert_eq!(h.step(found(container(ids[concurrency], ids[concurrency]))), inspects(&ids[2 * concurrency..][..1]));
+    assert_eq!(
+        h.step(found(container(ids[concurrency], ids[concurrency]))),
+        inspects(&ids[2 * concurrency..][..1])
+    );
     h.pass(SLOW_INSPECT);
     h.pass(SLOW_INSPECT);
     assert_eq!(h.under_way.len(), MOST_INSPECTS * concurrency);
@@ -567,8 +571,10 @@ fn a_new_event_tries_a_failing_container_at_once() {
     let mut h = Harness::following(settings(), &["a"]);
     h.events([event("pause", "a", "a", SECOND)]);
     assert_eq!(h.step(failed("a")), []);
-    assert_eq!(h.events([event("unpause", "a", "a", SECOND)]), inspects(&["a"]));
+    assert_eq!(h.events([event("unpause", "a", "a", 2 * SECOND)]), inspects(&["a"]));
     h.step(found(container("a", "a")));
+    // It took so long from the first of the two.
+    assert_eq!(h.noted(|n| *n == Note::Applied(wall(SECOND))), 1);
     h.assert_at_rest();
 }
 
@@ -884,6 +890,62 @@ fn a_stream_that_does_not_tell_of_a_start_is_opened_anew() {
     h.pass_alive(2 * SECOND);
     // Nothing was repeated now, not even what was seen: that is a gap.
     assert_eq!(h.gaps(), 1);
+}
+
+/// A follower of a stream that has left out a start among other events, up to the moment that it is opened anew.
+fn in_doubt() -> (Harness, [Event; 3]) {
+    let mut h = Harness::following(settings(), &["a"]);
+    h.pass_alive(5 * SECOND);
+    let first = event("exec_die", "a", "a", h.at);
+    h.events([first.clone()]);
+    resync(&mut h, &[container("a", "a")]);
+    let start = event("start", "a", "a", h.at + SECOND);
+    h.pass_alive(10 * SECOND);
+    let second = event("exec_die", "a", "a", h.at);
+    h.events([second.clone()]);
+    resync(&mut h, &[Container { started_at: 9, ..container("a", "a") }]);
+    assert_eq!(h.pass_alive(2 * SECOND), [Action::Close]);
+    (h, [first, start, second])
+}
+
+#[test]
+fn what_a_stream_has_left_out_is_repeated_from_where_nothing_was_missing() {
+    let (mut h, [first, start, second]) = in_doubt();
+    let since = h.reconnect(&["a"]);
+    assert!(since < first.time && first.time < start.time);
+    h.events([first, start, second]);
+    h.step(found(container("a", "a")));
+    h.pass_alive(5 * SECOND);
+    assert_eq!(h.gaps(), 0);
+    assert_eq!(h.counts[&("start".into(), "a".into())], 1);
+    assert_eq!(h.counts[&("exec_die".into(), "a".into())], 2);
+    h.assert_at_rest();
+}
+
+#[test]
+fn what_is_no_longer_repeated_from_there_is_a_gap() {
+    let (mut h, [_, _, second]) = in_doubt();
+    h.reconnect(&["a"]);
+    h.events([second]);
+    h.pass_alive(5 * SECOND);
+    assert_eq!(h.gaps(), 1);
+}
+
+#[test]
+fn a_stream_that_was_silent_from_the_beginning_is_in_doubt_too() {
+    for repeats in [true, false] {
+        let mut h = Harness::following(settings(), &["a"]);
+        resync(&mut h, &[Container { started_at: 9, ..container("a", "a") }]);
+        assert_eq!(h.pass_alive(2 * SECOND), [Action::Close]);
+        assert_eq!(h.reconnect(&["a"]), Some(wall(millis(10))));
+        if repeats {
+            h.events([event("start", "a", "a", SECOND)]);
+            h.step(found(container("a", "a")));
+        }
+        h.pass_alive(5 * SECOND);
+        assert_eq!(h.gaps(), usize::from(!repeats));
+        h.assert_at_rest();
+    }
 }
 
 #[test]

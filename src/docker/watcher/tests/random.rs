@@ -139,7 +139,9 @@ impl World {
                     self.at(now + millis(wait), Item::World);
                 }
             }
-            Item::Answer { connection, .. } | Item::Subscribe { connection, .. } | Item::Pump { connection }
+            Item::Answer { connection, .. }
+            | Item::Subscribe { connection, .. }
+            | Item::Pump { connection }
                 if connection != self.connection => {}
             Item::Answer { asked, input, connection } => {
                 let late = asked + 5 * SECOND;
@@ -195,7 +197,11 @@ impl World {
         }
         let stale_after = self.h.watcher.settings.docker.stale_after;
         if self.h.at >= self.last_sign_of_life + stale_after {
-            assert!(!self.h.visible, "shown {:?} after the last sign of life", self.h.at - self.last_sign_of_life);
+            assert!(
+                !self.h.visible,
+                "shown {:?} after the last sign of life",
+                self.h.at - self.last_sign_of_life
+            );
         }
         for id in self.h.ids() {
             assert!(!self.destroyed.contains(id), "{id} is shown after its destroy event");
@@ -362,13 +368,8 @@ fn play(seed: u64, faults: Faults) -> (usize, usize) {
     // Two lists after peace whatever was missed is known.
     world.run(chaos + Duration::from_secs(150));
 
-    let truth: HashMap<&str, &Container> = world
-        .daemon
-        .containers
-        .values()
-        .filter(|c| !c.name.starts_with("x-"))
-        .map(|c| (&*c.id, c))
-        .collect();
+    let truth: HashMap<&str, &Container> =
+        world.daemon.containers.values().filter(|c| !c.name.starts_with("x-")).map(|c| (&*c.id, c)).collect();
     assert!(world.h.visible);
     let shown: HashMap<&str, &Container> = world.h.known.iter().map(|(id, c)| (id.as_str(), &**c)).collect();
     assert_eq!(shown, truth);
