@@ -105,7 +105,7 @@ static_busybox() {
     command -v apt-get >/dev/null || die "a statically linked busybox is needed at /bin/busybox"
     apt_lists busybox-static
     say "unpacking Debian's busybox-static"
-    (cd "$1" && apt-get download -qq busybox-static >&2 && dpkg-deb --extract busybox-static_*.deb .) ||
+    (cd "$1" && quietly apt-get download busybox-static && dpkg-deb --extract busybox-static_*.deb .) ||
         die "could not get Debian's package busybox-static"
     for found in "$1/bin/busybox" "$1/usr/bin/busybox"; do
         if [ -x "$found" ]; then
