@@ -6,6 +6,7 @@
 //! nothing else. Nothing is built of the parts of an answer that are not used.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -196,7 +197,7 @@ pub(super) fn inspect(
         image_id: text(raw.image, "Image", odd),
         restart_policy: text(restart_policy.name, "HostConfig.RestartPolicy.Name", odd),
         hostname: text(config.hostname, "Config.Hostname", odd),
-        event_identity: event_identity(Some(&name), Some(&image), &labels, &selection.event_labels),
+        event_identity: Arc::new(event_identity(Some(&name), Some(&image), &labels, &selection.event_labels)),
         name,
         image,
     })

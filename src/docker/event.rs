@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
@@ -23,7 +24,7 @@ pub(super) struct Event {
     /// When it happened by the daemon's clock, where the daemon says so.
     pub(super) time: Option<SystemTime>,
     /// What it is counted under, beside action and kind.
-    pub(super) identity: EventIdentity,
+    pub(super) identity: Arc<EventIdentity>,
 }
 
 #[derive(Deserialize, Default)]
@@ -77,7 +78,7 @@ impl Event {
         let actor = field::<String>(actor.id, "event's Actor.ID", odd).unwrap_or_default();
         Some(Self {
             action: docker_action(&kind, &action, &attributes).into(),
-            identity: identity(&kind, &actor, &attributes, selection),
+            identity: Arc::new(identity(&kind, &actor, &attributes, selection)),
             kind: kind.into(),
             actor: actor.into(),
             time: time.and_then(|since_epoch| UNIX_EPOCH.checked_add(since_epoch)),
@@ -113,7 +114,7 @@ impl Event {
         Some(EventLabels {
             event: without_command_line(&self.action, config.exec_command),
             kind: Text::clone(&self.kind),
-            identity: self.identity.clone(),
+            identity: Arc::clone(&self.identity),
         })
     }
 
@@ -307,7 +308,7 @@ mod tests {
 
     #[test]
     fn names_are_labels_only_where_there_are_few() {
-        let name = |json: &str| read(json).unwrap().identity.name.map(|n| n.to_string());
+        let name = |json: &str| read(json).unwrap().identity.name.as_deref().map(str::to_owned);
         let network =
             r#"{"Type":"network","Action":"connect","Actor":{"ID":"9","Attributes":{"name":"bridge"}}}"#;
         assert_eq!(name(network).as_deref(), Some("bridge"));

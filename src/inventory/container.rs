@@ -47,7 +47,7 @@ pub struct Container {
     /// The host name inside the container.
     pub hostname: Text,
     /// What the container's events are labelled with.
-    pub event_identity: EventIdentity,
+    pub event_identity: Arc<EventIdentity>,
 }
 
 /// What an event carries because of the container that it is about.

@@ -1,6 +1,6 @@
 //! Event counts: one for each label set, kept for as long as somebody may still ask.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ pub struct EventLabels {
     /// `container`, `image`, `network` …
     pub kind: Text,
     /// What comes from the event's actor.
-    pub identity: EventIdentity,
+    pub identity: Arc<EventIdentity>,
 }
 
 /// One label set with its count.
@@ -36,81 +36,110 @@ pub struct EventSet {
     pub list: Vec<EventCount>,
 }
 
-/// The counts of label sets that have had an event.
-///
-/// Zero counts are not stored: they follow from the containers that are known.
-#[derive(Debug, Default)]
+/// The counts: of label sets that have had an event, and the zeros of containers that are known.
+#[derive(Debug)]
 pub(super) struct EventTable {
     counts: HashMap<Arc<EventLabels>, Entry>,
+    start_at_zero: Vec<Text>,
+    generation: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entry {
     count: u64,
-    /// When it was last counted, or its container last known.
-    last: Instant,
+    /// When it was last counted, or its container last known; `None` for a zero.
+    last: Option<Instant>,
+    /// Containers for whose sake it exists with 0. Two can have one label set: Podman's names may repeat for a
+    /// moment, and a rename may have been seen for one of them only.
+    holders: usize,
 }
 
 impl EventTable {
+    pub(super) fn new(start_at_zero: Vec<Text>) -> Self {
+        Self { counts: HashMap::new(), start_at_zero, generation: 1 }
+    }
+
+    /// Differs whenever the counts differ.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     pub(super) fn count(&mut self, labels: EventLabels, now: Instant) {
-        match self.counts.get_mut(&labels) {
-            Some(entry) => {
-                entry.count += 1;
-                entry.last = now;
+        self.generation += 1;
+        let entry = match self.counts.get_mut(&labels) {
+            Some(entry) => entry,
+            None => self.counts.entry(Arc::new(labels)).or_default(),
+        };
+        entry.count += 1;
+        entry.last = Some(now);
+    }
+
+    /// A container has become known: what begins at 0 exists from now on.
+    pub(super) fn hold(&mut self, container: &Container) {
+        for labels in zeros(&self.start_at_zero, container) {
+            match self.counts.get_mut(&labels) {
+                Some(entry) => entry.holders += 1,
+                None => {
+                    self.generation += 1;
+                    self.counts.insert(Arc::new(labels), Entry { holders: 1, ..Entry::default() });
+                }
             }
-            None => {
-                self.counts.insert(Arc::new(labels), Entry { count: 1, last: now });
+        }
+    }
+
+    /// A container is no longer known: what has had no event goes with it.
+    pub(super) fn release(&mut self, container: &Container) {
+        for labels in zeros(&self.start_at_zero, container) {
+            let Some(entry) = self.counts.get_mut(&labels) else { continue };
+            entry.holders = entry.holders.saturating_sub(1);
+            if entry.holders == 0 && entry.last.is_none() {
+                self.generation += 1;
+                self.counts.remove(&labels);
             }
         }
     }
 
     /// Drops what has had no event for `retention`, but for containers whose name still exists: such a count
     /// must not begin anew under a label set that somebody still reads. Its time begins when the name is gone,
-    /// so that a container that is recreated, however old its last event, goes on from its count. Says whether
-    /// anything was dropped.
-    pub(super) fn sweep(&mut self, now: Instant, retention: Duration, exists: impl Fn(&str) -> bool) -> bool {
+    /// so that a container that is recreated, however old its last event, goes on from its count.
+    pub(super) fn sweep(&mut self, now: Instant, retention: Duration, exists: impl Fn(&str) -> bool) {
         let before = self.counts.len();
         self.counts.retain(|labels, entry| {
+            let Some(last) = &mut entry.last else { return true };
             if &*labels.kind == "container" && labels.identity.name.as_deref().is_some_and(&exists) {
-                entry.last = now;
+                *last = now;
             }
-            now.saturating_duration_since(entry.last) < retention
+            entry.holders > 0 || now.saturating_duration_since(*last) < retention
         });
         // Unique names come and go by the thousand; without this the table stays as large as it ever was.
         if self.counts.capacity() > 64 && self.counts.len() < self.counts.capacity() / 4 {
             self.counts.shrink_to(self.counts.len() * 2);
         }
-        self.counts.len() != before
+        if self.counts.len() != before {
+            self.generation += 1;
+        }
     }
 
-    pub(super) fn to_set<'a>(
-        &self,
-        generation: u64,
-        containers: impl Iterator<Item = &'a Container>,
-        start_at_zero: &[Text],
-    ) -> EventSet {
-        let mut list: Vec<EventCount> = self
-            .counts
-            .iter()
-            .map(|(labels, entry)| EventCount { labels: Arc::clone(labels), count: entry.count })
-            .collect();
-        let kind: Text = Arc::from("container");
-        let mut zeros = HashSet::new();
-        for container in containers.filter(|c| !c.event_identity.sandbox) {
-            for event in start_at_zero {
-                let labels = EventLabels {
-                    event: Arc::clone(event),
-                    kind: Arc::clone(&kind),
-                    identity: container.event_identity.clone(),
-                };
-                // Two containers can have one label set: Podman's names may repeat for a moment, and a rename
-                // may have been seen for one of them only.
-                if !self.counts.contains_key(&labels) {
-                    zeros.insert(labels);
-                }
-            }
-        }
-        list.extend(zeros.into_iter().map(|labels| EventCount { labels: Arc::new(labels), count: 0 }));
-        EventSet { generation, list }
+    pub(super) fn to_set(&self) -> EventSet {
+        let count = |(labels, entry): (&Arc<EventLabels>, &Entry)| EventCount {
+            labels: Arc::clone(labels),
+            count: entry.count,
+        };
+        EventSet { generation: self.generation, list: self.counts.iter().map(count).collect() }
     }
+}
+
+/// The label sets that exist with 0 for a container.
+fn zeros<'t>(
+    start_at_zero: &'t [Text],
+    container: &Container,
+) -> impl Iterator<Item = EventLabels> + use<'t> {
+    let identity = Arc::clone(&container.event_identity);
+    let kind: Text = Arc::from("container");
+    let counted = if identity.sandbox { &[] } else { start_at_zero };
+    counted.iter().map(move |event| EventLabels {
+        event: Arc::clone(event),
+        kind: Arc::clone(&kind),
+        identity: Arc::clone(&identity),
+    })
 }

@@ -33,9 +33,8 @@ pub fn new(policy: EventPolicy) -> (Writer, Reader) {
         visible: false,
         complete: false,
         container_generation: 1,
-        event_generation: 1,
-        events: EventTable::default(),
-        policy,
+        events: EventTable::new(policy.start_at_zero),
+        retention: policy.retention,
         cached: None,
     }));
     (Writer { shared: Arc::clone(&shared) }, Reader { shared })
@@ -80,9 +79,8 @@ struct State {
     visible: bool,
     complete: bool,
     container_generation: u64,
-    event_generation: u64,
     events: EventTable,
-    policy: EventPolicy,
+    retention: Duration,
     cached: Option<Snapshot>,
 }
 
@@ -104,9 +102,16 @@ impl Writer {
                 *container = Arc::clone(known);
             }
         }
-        if !state.visible || !state.complete || state.containers != fresh {
-            state.containers = fresh;
-            state.containers_changed();
+        let stale: Vec<Text> =
+            state.containers.keys().filter(|id| !fresh.contains_key(*id)).cloned().collect();
+        for id in stale {
+            state.forget(&id);
+        }
+        for container in fresh.into_values() {
+            state.know(container);
+        }
+        if !state.visible || !state.complete {
+            state.container_generation += 1;
         }
         state.visible = true;
         state.complete = true;
@@ -114,19 +119,12 @@ impl Writer {
 
     /// Adds a container, or puts what is now known of it in the place of what was.
     pub fn upsert(&self, container: Arc<Container>) {
-        let mut state = lock(&self.shared);
-        if state.containers.get(&container.id).is_none_or(|known| *known != container) {
-            state.containers.insert(Arc::clone(&container.id), container);
-            state.containers_changed();
-        }
+        lock(&self.shared).know(container);
     }
 
     /// Forgets a container.
     pub fn remove(&self, id: &str) {
-        let mut state = lock(&self.shared);
-        if state.containers.remove(id).is_some() {
-            state.containers_changed();
-        }
+        lock(&self.shared).forget(id);
     }
 
     /// Stops showing containers until the next [`replace`](Self::replace): what is known may be wrong by now.
@@ -134,15 +132,13 @@ impl Writer {
         let mut state = lock(&self.shared);
         if state.visible {
             state.visible = false;
-            state.containers_changed();
+            state.container_generation += 1;
         }
     }
 
     /// Counts one event.
     pub fn count(&self, labels: EventLabels, now: Instant) {
-        let mut state = lock(&self.shared);
-        state.events.count(labels, now);
-        state.event_generation += 1;
+        lock(&self.shared).events.count(labels, now);
     }
 
     /// Drops the label sets whose retention is over.
@@ -150,9 +146,7 @@ impl Writer {
         let mut guard = lock(&self.shared);
         let state = &mut *guard;
         let names: HashSet<&str> = state.containers.values().map(|c| &*c.name).collect();
-        if state.events.sweep(now, state.policy.retention, |name| names.contains(name)) {
-            state.event_generation += 1;
-        }
+        state.events.sweep(now, state.retention, |name| names.contains(name));
     }
 
     /// How many containers are known, shown or not.
@@ -179,17 +173,34 @@ impl Reader {
 }
 
 impl State {
-    /// A change of containers is one of events too: their zero counts come and go with them.
-    fn containers_changed(&mut self) {
+    fn know(&mut self, container: Arc<Container>) {
+        let known = self.containers.get(&container.id);
+        if known.is_some_and(|known| *known == container) {
+            return;
+        }
+        if known.is_none_or(|known| known.event_identity != container.event_identity) {
+            // The new first: what both have must not go for a moment.
+            self.events.hold(&container);
+            if let Some(known) = known {
+                self.events.release(known);
+            }
+        }
+        self.containers.insert(Arc::clone(&container.id), container);
         self.container_generation += 1;
-        self.event_generation += 1;
+    }
+
+    fn forget(&mut self, id: &str) {
+        if let Some(container) = self.containers.remove(id) {
+            self.events.release(&container);
+            self.container_generation += 1;
+        }
     }
 
     fn snapshot(&mut self) -> Snapshot {
         let (containers, events) = match self.cached.take() {
             Some(cached) => (
                 Some(cached.containers).filter(|c| c.generation == self.container_generation),
-                Some(cached.events).filter(|e| e.generation == self.event_generation),
+                Some(cached.events).filter(|e| e.generation == self.events.generation()),
             ),
             None => (None, None),
         };
@@ -202,13 +213,7 @@ impl State {
                 };
                 Arc::new(ContainerSet { generation: self.container_generation, list })
             }),
-            events: events.unwrap_or_else(|| {
-                Arc::new(self.events.to_set(
-                    self.event_generation,
-                    self.containers.values().map(|c| &**c),
-                    &self.policy.start_at_zero,
-                ))
-            }),
+            events: events.unwrap_or_else(|| Arc::new(self.events.to_set())),
             complete: self.complete,
         };
         self.cached = Some(snapshot.clone());

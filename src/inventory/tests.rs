@@ -20,7 +20,7 @@ fn container(id: &str, name: &str) -> Arc<Container> {
         image_id: "sha256:0".into(),
         restart_policy: "no".into(),
         hostname: "host".into(),
-        event_identity: identity(name),
+        event_identity: Arc::new(identity(name)),
     })
 }
 
@@ -29,7 +29,7 @@ fn identity(name: &str) -> EventIdentity {
 }
 
 fn event(action: &str, name: &str) -> EventLabels {
-    EventLabels { event: action.into(), kind: "container".into(), identity: identity(name) }
+    EventLabels { event: action.into(), kind: "container".into(), identity: Arc::new(identity(name)) }
 }
 
 fn inventory() -> (Writer, Reader) {
@@ -137,7 +137,7 @@ fn a_zero_count_goes_with_its_container() {
 fn a_sandbox_has_no_zero_counts() {
     let (writer, reader) = inventory();
     let mut pause = (*container("a", "k8s_POD")).clone();
-    pause.event_identity.sandbox = true;
+    pause.event_identity = Arc::new(EventIdentity { sandbox: true, ..identity("k8s_POD") });
     writer.replace(vec![Arc::new(pause)], &[]);
     assert!(counts(&reader).is_empty());
 }

@@ -40,7 +40,8 @@ impl AttributeSets {
     }
 
     pub(super) fn of_event(&mut self, labels: &EventLabels) -> Attributes {
-        let EventIdentity { name, image, pod, env, container, labels: chosen, sandbox: _ } = &labels.identity;
+        let EventIdentity { name, image, pod, env, container, labels: chosen, sandbox: _ } =
+            &*labels.identity;
         let mut attributes = vec![text("event", &labels.event), text("type", &labels.kind)];
         let optional =
             [("name", name), ("image", image), ("pod", pod), ("env", env), ("container", container)];
@@ -144,7 +145,7 @@ mod tests {
             image_id: "sha256:1".into(),
             restart_policy: "always".into(),
             hostname: "h".into(),
-            event_identity: EventIdentity::default(),
+            event_identity: Arc::default(),
         })
     }
 

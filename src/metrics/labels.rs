@@ -37,7 +37,8 @@ impl LabelWriter {
 
     /// Writes an event's label set.
     pub fn event(&mut self, out: &mut String, labels: &EventLabels) {
-        let EventIdentity { name, image, pod, env, container, labels: chosen, sandbox: _ } = &labels.identity;
+        let EventIdentity { name, image, pod, env, container, labels: chosen, sandbox: _ } =
+            &*labels.identity;
         push_text(out, "event", &labels.event);
         push_text(out, "type", &labels.kind);
         let optional =
@@ -128,6 +129,8 @@ fn label_name(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::inventory::{Health, Status};
 
@@ -151,7 +154,7 @@ mod tests {
             image_id: "sha256:1".into(),
             restart_policy: "always".into(),
             hostname: "h".into(),
-            event_identity: EventIdentity::default(),
+            event_identity: Arc::default(),
         }
     }
 

@@ -62,7 +62,7 @@ fn container(id: &str, name: &str) -> Container {
         image_id: "sha256:0".into(),
         restart_policy: "no".into(),
         hostname: "host".into(),
-        event_identity: EventIdentity::default(),
+        event_identity: Arc::default(),
     }
 }
 
@@ -77,7 +77,7 @@ fn event(action: &str, id: &str, name: &str, at: Duration) -> Event {
         action: action.into(),
         actor: id.into(),
         time: Some(wall(at)),
-        identity: EventIdentity { name: Some(name.into()), ..EventIdentity::default() },
+        identity: Arc::new(EventIdentity { name: Some(name.into()), ..EventIdentity::default() }),
     }
 }
 
