@@ -110,16 +110,7 @@ impl Docker {
 
     /// Starts dockerd, the first time or again, and waits until it answers.
     pub(crate) fn start_daemon(&mut self) {
-        assert!(self.daemon.is_none(), "dockerd runs already");
-        let at = self.directory.display().to_string();
-        let command = format!(
-            "dockerd --host unix://{at}/docker.sock --host tcp://{} --tlsverify \
-             --tlscacert {at}/certificates/ca.pem --tlscert {at}/certificates/server-cert.pem \
-             --tlskey {at}/certificates/server-key.pem --data-root {at}/data --exec-root {at}/exec --pidfile {at}/pid --bridge none --iptables=false >>{at}/log 2>&1 & echo $!",
-            self.tls
-        );
-        self.daemon =
-            Some(self.command(&command, DEADLINE).unwrap_or_else(|error| panic!("dockerd: {error}")));
+        self.launch_daemon(&[]);
         // Not with `eventually`: what the engine logged is the reason.
         let deadline = std::time::Instant::now() + DEADLINE;
         while self.try_run(&["version"]).is_err() {
@@ -128,6 +119,27 @@ impl Docker {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// Starts dockerd with more options, and does not wait.
+    pub(crate) fn launch_daemon(&mut self, options: &[&str]) {
+        assert!(self.daemon.is_none(), "dockerd runs already");
+        let at = self.directory.display().to_string();
+        let command = format!(
+            "dockerd --host unix://{at}/docker.sock --host tcp://{} --tlsverify \
+             --tlscacert {at}/certificates/ca.pem --tlscert {at}/certificates/server-cert.pem \
+             --tlskey {at}/certificates/server-key.pem --data-root {at}/data --exec-root {at}/exec --pidfile {at}/pid --bridge none --iptables=false {} >>{at}/log 2>&1 & echo $!",
+            self.tls,
+            options.join(" ")
+        );
+        self.daemon =
+            Some(self.command(&command, DEADLINE).unwrap_or_else(|error| panic!("dockerd: {error}")));
+    }
+
+    /// Kills a process of a container behind the engine's back; the id is the one that `docker inspect` tells.
+    pub(crate) fn kill_process(&mut self, id: i64) {
+        let status = self.command(&format!("kill -KILL {id}; echo $?"), DEADLINE).unwrap();
+        assert_eq!(status, "0", "kill {id}");
     }
 
     /// Sends a signal to dockerd: `TERM`, `STOP`, `CONT`…
@@ -194,14 +206,15 @@ impl Docker {
         self.run(&[&begin, options, &[IMAGE], command].concat())
     }
 
-    /// What `docker inspect` says of every container, in no order.
+    /// The API itself, without the docker command between.
+    pub(crate) fn api(&self) -> Api {
+        Api { socket: self.socket() }
+    }
+
+    /// What `docker inspect` says of every container, in the order of the list. One that goes away meanwhile is
+    /// not among them.
     pub(crate) fn inspect_all(&self) -> Vec<Value> {
-        let ids = self.run(&["ps", "--all", "--quiet", "--no-trunc"]);
-        let ids: Vec<_> = ids.lines().collect();
-        if ids.is_empty() {
-            return Vec::new();
-        }
-        serde_json::from_str(&self.run(&[&["inspect", "--type", "container"], &ids[..]].concat())).unwrap()
+        self.api().inspect_all().unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// What `docker inspect` says of one container.
@@ -281,6 +294,65 @@ impl Drop for Docker {
         if !complaints.is_empty() {
             eprintln!("the engine did not end as it should: {complaints:#?}");
         }
+    }
+}
+
+/// The engine's API over its socket, as the docker command speaks it: what is printed there as JSON comes from
+/// here. A call costs the engine's time only, and no process.
+#[derive(Debug, Clone)]
+pub(crate) struct Api {
+    socket: PathBuf,
+}
+
+impl Api {
+    /// A request with its own connection: the status and the whole body.
+    pub(crate) fn send(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(u16, String), String> {
+        let exchange = || -> std::io::Result<String> {
+            let mut stream = UnixStream::connect(&self.socket)?;
+            stream.set_read_timeout(Some(DEADLINE))?;
+            stream.set_write_timeout(Some(DEADLINE))?;
+            let body = body.map(Value::to_string).unwrap_or_default();
+            // HTTP/1.0 has neither chunks nor a second request: the answer ends with the connection.
+            let head = "Host: docker\r\nContent-Type: application/json";
+            let length = body.len();
+            write!(stream, "{method} {path} HTTP/1.0\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        };
+        let answer = exchange().map_err(|error| format!("{method} {path}: {error}"))?;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or_else(|| format!("{method} {path}: no status in {head:?}"))?;
+        Ok((status, body.to_owned()))
+    }
+
+    /// A GET that has to succeed.
+    pub(crate) fn get(&self, path: &str) -> Result<Value, String> {
+        match self.send("GET", path, None)? {
+            (200, body) => serde_json::from_str(&body).map_err(|error| format!("GET {path}: {error}")),
+            (status, body) => Err(format!("GET {path}: {status}: {body}")),
+        }
+    }
+
+    /// See [`Docker::inspect_all`].
+    pub(crate) fn inspect_all(&self) -> Result<Vec<Value>, String> {
+        let list = self.get("/containers/json?all=1")?;
+        let mut inspects = Vec::new();
+        for container in list.as_array().ok_or("the list is none")? {
+            let path = format!("/containers/{}/json", container["Id"].as_str().ok_or("no id in the list")?);
+            match self.send("GET", &path, None)? {
+                (200, body) => inspects.push(serde_json::from_str(&body).map_err(|error| error.to_string())?),
+                (404, _) => {}
+                (status, body) => return Err(format!("GET {path}: {status}: {body}")),
+            }
+        }
+        Ok(inspects)
     }
 }
 

@@ -7,11 +7,13 @@
 //! | `certificates.rs` | an authority of the test's own, and what it signs |
 //! | `docker.rs` | a private Docker Engine, and a recorder of its events |
 //! | `inspect.rs` | what `/metrics` has to say of a container, worked out from `docker inspect` |
+//! | `agreement.rs` | whether an exporter agrees with an engine: its containers, and its events |
 //!
 //! The fake engine is a crate of its own, `fake-engine/`.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod agreement;
 pub(crate) mod certificates;
 pub(crate) mod docker;
 pub(crate) mod exporter;
