@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime};
 
 /// The exporter's own numbers.
@@ -35,11 +35,11 @@ pub struct Stats {
     /// The time of the last complete list.
     last_sync: Mutex<Option<SystemTime>>,
     otlp_exports: Mutex<BTreeMap<(String, &'static str), u64>>,
-    event_apply: RwLock<Vec<DurationSink>>,
+    event_apply: RwLock<Vec<Weak<DurationSink>>>,
 }
 
 /// Somewhere that durations are recorded.
-pub type DurationSink = Box<dyn Fn(Duration) + Send + Sync>;
+pub type DurationSink = dyn Fn(Duration) + Send + Sync;
 
 impl Stats {
     /// Notes that a complete list was taken over just now.
@@ -73,15 +73,20 @@ impl Stats {
         exports.iter().map(|((endpoint, result), count)| (endpoint.clone(), *result, *count)).collect()
     }
 
-    /// Adds a place where the times from event to effect are recorded: one for each reader's histogram.
-    pub fn on_event_apply(&self, sink: DurationSink) {
-        self.event_apply.write().unwrap_or_else(PoisonError::into_inner).push(sink);
+    /// Adds a place where the times from event to effect are recorded, for as long as it exists: one for each
+    /// reader's histogram.
+    pub fn on_event_apply(&self, sink: Weak<DurationSink>) {
+        let mut sinks = self.event_apply.write().unwrap_or_else(PoisonError::into_inner);
+        sinks.retain(|sink| sink.strong_count() > 0);
+        sinks.push(sink);
     }
 
     /// Records the time from the daemon's time of an event to its effect being visible.
     pub fn event_applied(&self, after: Duration) {
         for sink in self.event_apply.read().unwrap_or_else(PoisonError::into_inner).iter() {
-            sink(after);
+            if let Some(sink) = sink.upgrade() {
+                sink(after);
+            }
         }
     }
 }

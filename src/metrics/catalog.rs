@@ -236,7 +236,10 @@ pub const SCRAPES: Metric = Metric {
 };
 /// How often was pushed.
 pub const OTLP_EXPORTS: Metric = Metric {
-    labels: &[("result", "`ok`, `error`"), ("endpoint", "the endpoint's URL, without user and password")],
+    labels: &[
+        ("result", "`ok`, `partial` (some data points were refused), `error`"),
+        ("endpoint", "the endpoint's URL, without user and password"),
+    ],
     ..counter("docker_state_exporter.otlp_exports", "{export}", "OTLP exports.")
 };
 

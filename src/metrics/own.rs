@@ -10,7 +10,7 @@ use procfs::process::{LimitValue, Process};
 use tokio::runtime::RuntimeMetrics;
 
 use super::catalog::{self, Metric};
-use crate::stats::{Counter, Stats};
+use crate::stats::{Counter, DurationSink, Stats};
 
 /// From a millisecond, which a good inspect takes, to ten seconds, which is no longer "at once".
 const EVENT_APPLY_BUCKETS: [f64; 13] =
@@ -24,8 +24,6 @@ pub fn register(meter: &Meter, stats: &Arc<Stats>, runtime: &RuntimeMetrics) {
 }
 
 fn register_stats(meter: &Meter, stats: &Arc<Stats>) {
-    let s = Arc::clone(stats);
-    gauge(meter, catalog::UP, move |o| o.observe(f64::from(u8::from(s.up.get())), &[]));
     let build_info = [
         KeyValue::new("version", crate::version::VERSION),
         KeyValue::new("revision", crate::version::REVISION),
@@ -63,7 +61,14 @@ fn register_stats(meter: &Meter, stats: &Arc<Stats>) {
         .with_description(catalog::EVENT_APPLY.help)
         .with_boundaries(EVENT_APPLY_BUCKETS.to_vec())
         .build();
-    stats.on_event_apply(Box::new(move |after: Duration| histogram.record(after.as_secs_f64(), &[])));
+    let sink: Arc<DurationSink> = Arc::new(move |after| histogram.record(after.as_secs_f64(), &[]));
+    stats.on_event_apply(Arc::downgrade(&sink));
+    let s = Arc::clone(stats);
+    gauge(meter, catalog::UP, move |o| {
+        // The provider keeps this callback, and so the histogram is written to for as long as it can be read.
+        let _ = &sink;
+        o.observe(f64::from(u8::from(s.up.get())), &[]);
+    });
 }
 
 /// What cannot be read from `/proc` is left out: it must not cost the rest of the scrape.

@@ -48,10 +48,9 @@ struct Manual {
 impl Manual {
     fn new(
         resource: &Resource,
-        temporality: Temporality,
         configure: impl FnOnce(MeterProviderBuilder) -> MeterProviderBuilder,
     ) -> Self {
-        let reader = SharedReader(Arc::new(ManualReader::builder().with_temporality(temporality).build()));
+        let reader = SharedReader(Arc::new(ManualReader::builder().build()));
         let builder = SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(reader.clone());
         Self { reader, provider: configure(builder).build() }
     }

@@ -1,33 +1,65 @@
 //! The push readers: at an interval, everything is collected and sent.
 //!
-//! A reader collects a page of the inventory at a time and sends it as one request. A Collector refuses
-//! messages over 4 MiB, which is what 1,300 containers come to, and memory is needed for a page only. The SDK's
-//! own periodic reader does neither, and starts with a whole interval of silence.
+//! The SDK's own periodic reader sends everything as one message, which a Collector refuses above 4 MiB (1,300
+//! containers come to that), begins with a whole interval of silence, and ends with a panic in a callback. A
+//! reader here collects a page of the inventory at a time and sends it in requests of a bounded size, so it
+//! needs memory for a page only.
+//!
+//! The messages are those of `opentelemetry-proto`, which also makes them of the SDK's data, sent with tonic and
+//! hyper. `opentelemetry-otlp` does the same with less of a say for its user. It takes headers and compression
+//! from `OTEL_*` variables whoever has configured it, keeps a partial success and the destination's words to
+//! itself, and sends what was collected as it is: it can neither be cut to size nor have deltas that survive a
+//! failed export.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `source.rs` | a meter provider that survives a panic |
+//! | `delta.rs` | delta temporality: what the destination has taken of each series |
+//! | `request.rs` | requests cut to size |
+//! | `target.rs` | where they go; `grpc.rs`, `http.rs`, `console.rs`: the ways there |
+//! | `retry.rs` | attempts, failures, and what comes after them |
 
+mod console;
+mod delta;
+mod grpc;
+mod http;
+mod request;
+mod retry;
+mod source;
 mod target;
 
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use futures_util::FutureExt;
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::metrics::Temporality;
-use opentelemetry_sdk::metrics::data::ResourceMetrics;
+use opentelemetry_sdk::metrics::{Instrument, Stream};
 use tokio::runtime::RuntimeMetrics;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
+use self::delta::Deltas;
+use self::retry::Again;
+use self::source::Source;
 use self::target::Target;
 use super::{Manual, ReaderError};
 use crate::config::{Config, Periodic};
-use crate::inventory;
+use crate::inventory::{self, Snapshot};
 use crate::metrics::{self, Collection};
 use crate::stats::Stats;
 
-/// With delta temporality the SDK remembers what it has reported of each event label set, which pages would
-/// make it forget. So all event counts go in one request then, and this is the most of them.
-const MOST_DELTA_EVENTS: usize = 65_536;
+/// Data points that are collected at once, about: larger requests would save little and cost memory.
+const MOST_POINTS: usize = 4_000;
+
+/// How an export ended: the values of the label `result`.
+const OK: &str = "ok";
+const PARTIAL: &str = "partial";
+const ERROR: &str = "error";
 
 /// Collects and sends at an interval.
 pub struct PushReader {
@@ -36,16 +68,47 @@ pub struct PushReader {
     stats: Arc<Stats>,
     target: Target,
     collection: Arc<Collection>,
-    containers: Manual,
-    events: Manual,
-    own: Manual,
-    /// Whether the last export went well; `None` before the first.
-    well: Option<bool>,
+    containers: Source,
+    events: Source,
+    own: Source,
+    deltas: Deltas,
+    pages: Pages,
+    standing: Standing,
+}
+
+/// Containers and event label sets that are collected at once.
+#[derive(Debug, Clone, Copy)]
+struct Pages {
+    containers: usize,
+    events: usize,
+}
+
+/// How the last export ended, which decides what is worth a line in the log.
+#[derive(Debug, PartialEq)]
+enum Standing {
+    /// There was none yet.
+    New,
+    /// Everything was taken.
+    Well,
+    /// The destination complained of some of it, with these words.
+    Partial(String),
+    /// Something did not arrive.
+    Failed,
+}
+
+/// What became of an export, request by request.
+#[derive(Debug, Default)]
+struct Outcome {
+    /// The first failure.
+    failure: Option<String>,
+    /// Data points that the destination refused.
+    rejected: i64,
+    /// What it said of them, or of others.
+    complaint: Option<String>,
 }
 
 impl PushReader {
-    /// Makes the reader with its instruments. Must be called within a tokio runtime: the gRPC exporter panics
-    /// outside of one.
+    /// Makes the reader with its instruments. Must be called within a tokio runtime.
     pub fn new(
         config: &Config,
         periodic: &Periodic,
@@ -55,31 +118,26 @@ impl PushReader {
         runtime: &RuntimeMetrics,
     ) -> Result<Self, ReaderError> {
         let target = Target::new(&periodic.exporter)?;
-        let temporality = target.temporality();
+        stats.otlp_endpoint(&target.name, &[OK, PARTIAL, ERROR]);
         let collection = Collection::new(config.containers.encoding);
-        let page = periodic.max_export_batch_size;
-        let events_room = if temporality == Temporality::Delta { MOST_DELTA_EVENTS } else { page };
-        let containers = Manual::new(resource, temporality, |b| b.with_view(collection.view(page, 1)));
-        metrics::register_containers(&containers.meter(), &collection);
-        let events = Manual::new(resource, temporality, |b| b.with_view(collection.view(1, events_room)));
-        metrics::register_events(&events.meter(), &collection);
-        let own = Manual::new(resource, temporality, |b| b);
-        metrics::register_own(&own.meter(), stats, runtime);
-        stats.otlp_endpoint(&target.name, &["ok", "error"]);
+        let most = periodic.max_export_batch_size.min(MOST_POINTS);
+        let pages = Pages { containers: (most / collection.points_per_container()).max(1), events: most };
         Ok(Self {
+            containers: containers(resource, &collection, pages),
+            events: events(resource, &collection, pages),
+            own: own(resource, stats, runtime, config.readers.periodic.len()),
+            deltas: Deltas::new(target.temporality, now()),
             periodic: periodic.clone(),
             inventory,
             stats: Arc::clone(stats),
             target,
             collection,
-            containers,
-            events,
-            own,
-            well: None,
+            pages,
+            standing: Standing::New,
         })
     }
 
-    /// Exports at the interval until it is told to stop, and once more then, for so long as `flush` lasts.
+    /// Exports at the interval until it is told to stop, and once more then, all of that within `flush`.
     pub async fn run(mut self, shutdown: CancellationToken, flush: Duration) {
         self.wait_for_inventory(&shutdown).await;
         let mut ticks = tokio::time::interval(self.periodic.interval);
@@ -87,17 +145,29 @@ impl PushReader {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 () = shutdown.cancelled() => break,
                 _ = ticks.tick() => {}
             }
-            let timeout = self.periodic.timeout;
-            tokio::select! {
-                // An export that is under way when the program ends makes room for the last one.
-                () = shutdown.cancelled() => break,
-                () = self.export_all(timeout) => {}
+            if let Some(left) = self.export_or_end(&shutdown, flush).await {
+                return self.export(left.min(self.periodic.timeout)).await;
             }
         }
-        self.export_all(flush.min(self.periodic.timeout)).await;
+        self.export(flush.min(self.periodic.timeout)).await;
+    }
+
+    /// An export that leaves time for the last one if the program ends meanwhile. Returns that time then.
+    async fn export_or_end(&mut self, shutdown: &CancellationToken, flush: Duration) -> Option<Duration> {
+        let mut export = pin!(self.export(self.periodic.timeout));
+        tokio::select! {
+            () = &mut export => None,
+            () = shutdown.cancelled() => {
+                let ending = Instant::now();
+                // Given up at once, it could have arrived all the same, and deltas would arrive twice.
+                let _ = timeout(flush / 2, export).await;
+                Some(flush.saturating_sub(ending.elapsed()))
+            }
+        }
     }
 
     /// The first export is due when there is something to tell, or after an interval when there is not: that the
@@ -112,49 +182,176 @@ impl PushReader {
         }
     }
 
-    async fn export_all(&mut self, timeout: Duration) {
-        let sent = tokio::time::timeout(timeout, self.export_pages()).await;
+    /// One export of everything, in as many requests as it takes.
+    async fn export(&mut self, limit: Duration) {
+        let mut outcome = Outcome::default();
+        let deadline = Instant::now() + limit;
+        // A panic must not end the reader. What it may have left half-done is made anew: a source makes another
+        // provider, a target another connection.
+        let ended =
+            AssertUnwindSafe(timeout_at(deadline, self.export_pages(&mut outcome))).catch_unwind().await;
         self.collection.clear();
-        let result = sent.unwrap_or_else(|_| Err(format!("not done within {timeout:?}")));
-        self.report(result);
+        let failure = match ended {
+            Ok(Ok(())) => None,
+            Ok(Err(_)) => Some(format!("not done within {limit:?}")),
+            Err(_) => Some("a defect of this program".to_owned()),
+        };
+        if let Some(failure) = failure {
+            self.stats.otlp_export(&self.target.name, ERROR);
+            outcome.failure.get_or_insert(failure);
+        }
+        self.report(outcome);
     }
 
-    async fn export_pages(&self) -> Result<(), String> {
+    async fn export_pages(&mut self, outcome: &mut Outcome) {
+        self.deltas.begin(now());
         let snapshot = self.inventory.snapshot();
-        let page = self.periodic.max_export_batch_size;
-        let containers = (page / self.collection.points_per_container()).max(1);
-        for range in pages(snapshot.containers.list.len(), containers) {
-            self.collection.prepare(&snapshot, range, 0..0);
-            self.send(&self.containers).await?;
+        for range in pages(snapshot.containers.list.len(), self.pages.containers) {
+            let page = self.collect_containers(&snapshot, range);
+            if !self.send(page, outcome).await {
+                return;
+            }
         }
-        let events = snapshot.events.list.len();
-        let page = if self.target.temporality() == Temporality::Delta { events.max(1) } else { page };
-        for range in pages(events, page) {
-            self.collection.prepare(&snapshot, 0..0, range);
-            self.send(&self.events).await?;
+        for range in pages(snapshot.events.list.len(), self.pages.events) {
+            let page = self.collect_events(&snapshot, range);
+            if !self.send(page, outcome).await {
+                return;
+            }
         }
-        self.send(&self.own).await
+        let own = self.own.collect();
+        if self.send(own, outcome).await {
+            self.deltas.complete(outcome.failure.is_none());
+        }
     }
 
-    async fn send(&self, source: &Manual) -> Result<(), String> {
-        let mut metrics = ResourceMetrics::default();
-        source.collect(&mut metrics).map_err(|error| error.to_string())?;
-        let result = self.target.export(&metrics).await.map_err(|error| error.to_string());
-        self.stats.otlp_export(&self.target.name, if result.is_ok() { "ok" } else { "error" });
-        result
+    fn collect_containers(
+        &mut self,
+        snapshot: &Snapshot,
+        range: Range<usize>,
+    ) -> Result<ExportMetricsServiceRequest, String> {
+        self.collection.prepare(snapshot, range, 0..0);
+        self.containers.collect()
+    }
+
+    fn collect_events(
+        &mut self,
+        snapshot: &Snapshot,
+        range: Range<usize>,
+    ) -> Result<ExportMetricsServiceRequest, String> {
+        self.collection.prepare(snapshot, 0..0, range);
+        self.events.collect()
+    }
+
+    /// Sends what was collected. Says whether there is any use in sending more.
+    async fn send(
+        &mut self,
+        collected: Result<ExportMetricsServiceRequest, String>,
+        outcome: &mut Outcome,
+    ) -> bool {
+        let mut request = match collected {
+            Ok(request) => request,
+            Err(why) => {
+                self.stats.otlp_export(&self.target.name, ERROR);
+                outcome.failure.get_or_insert(why);
+                return true;
+            }
+        };
+        self.deltas.apply(&mut request);
+        for part in request::split(request, self.periodic.max_export_batch_size, request::MOST_BYTES) {
+            let keys = self.deltas.keys(&part);
+            let result = match self.target.send(part).await {
+                Ok(answer) => {
+                    // What was refused is not to be sent again, so it counts as taken.
+                    self.deltas.commit(keys);
+                    outcome.rejected += answer.rejected;
+                    if answer.rejected > 0 || !answer.message.is_empty() {
+                        outcome.complaint.get_or_insert(answer.message);
+                    }
+                    if answer.rejected > 0 { PARTIAL } else { OK }
+                }
+                Err(failure) => {
+                    debug!(endpoint = self.target.name, why = failure.message, "a request failed");
+                    outcome.failure.get_or_insert(failure.message);
+                    if failure.again != Again::Never {
+                        self.stats.otlp_export(&self.target.name, ERROR);
+                        return false;
+                    }
+                    ERROR
+                }
+            };
+            self.stats.otlp_export(&self.target.name, result);
+        }
+        true
     }
 
     /// One line when a destination goes, and one when it comes back.
-    fn report(&mut self, result: Result<(), String>) {
+    fn report(&mut self, outcome: Outcome) {
         let endpoint = &*self.target.name;
-        match &result {
-            Ok(()) if self.well == Some(false) => info!(endpoint, "exports arrive again"),
-            Ok(()) if self.well.is_none() => info!(endpoint, "exporting"),
-            Err(why) if self.well != Some(false) => warn!(endpoint, why, "an export failed; trying again"),
-            _ => {}
-        }
-        self.well = Some(result.is_ok());
+        let now = match outcome {
+            Outcome { failure: Some(why), .. } => {
+                if self.standing != Standing::Failed {
+                    warn!(endpoint, why, "an export failed; trying again at the next interval");
+                }
+                Standing::Failed
+            }
+            Outcome { complaint: Some(why), rejected, .. } => {
+                let now = Standing::Partial(why);
+                if let (true, Standing::Partial(why)) = (self.standing != now, &now) {
+                    warn!(endpoint, rejected, why, "the destination complains of what it gets");
+                }
+                now
+            }
+            Outcome { .. } => {
+                match self.standing {
+                    Standing::Well => {}
+                    Standing::New => info!(endpoint, "exporting"),
+                    Standing::Partial(_) | Standing::Failed => info!(endpoint, "exports arrive again"),
+                }
+                Standing::Well
+            }
+        };
+        self.standing = now;
     }
+}
+
+/// The containers' instruments, with room for a page of them.
+fn containers(resource: &Resource, collection: &Arc<Collection>, pages: Pages) -> Source {
+    let (resource, collection) = (resource.clone(), Arc::clone(collection));
+    Source::new(move || {
+        let manual = Manual::new(&resource, |b| b.with_view(collection.view(pages.containers, 1)));
+        metrics::register_containers(&manual.meter(), &collection);
+        manual
+    })
+}
+
+/// The events' instrument, with room for a page of label sets.
+fn events(resource: &Resource, collection: &Arc<Collection>, pages: Pages) -> Source {
+    let (resource, collection) = (resource.clone(), Arc::clone(collection));
+    Source::new(move || {
+        let manual = Manual::new(&resource, |b| b.with_view(collection.view(1, pages.events)));
+        metrics::register_events(&manual.meter(), &collection);
+        manual
+    })
+}
+
+/// The instruments of the exporter's own numbers.
+fn own(resource: &Resource, stats: &Arc<Stats>, runtime: &RuntimeMetrics, readers: usize) -> Source {
+    // The most series that a metric has: each result of each endpoint. Room for the 2,000 of the SDK's own limit
+    // would be taken at once, for each of the instruments.
+    let room = (3 * readers).max(16);
+    let view = move |_: &Instrument| Stream::builder().with_cardinality_limit(room).build().ok();
+    let (resource, stats, runtime) = (resource.clone(), Arc::clone(stats), runtime.clone());
+    Source::new(move || {
+        let manual = Manual::new(&resource, |b| b.with_view(view));
+        metrics::register_own(&manual.meter(), &stats, &runtime);
+        manual
+    })
+}
+
+/// Unix time in nanoseconds.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The places of `count` things in pages of `size`.

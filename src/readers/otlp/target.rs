@@ -1,79 +1,94 @@
-//! Where a push reader's data goes: OTLP over gRPC, OTLP over HTTP, or standard output.
+//! Where a push reader's data goes.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
-use hyper_util::client::legacy::connect::HttpConnector;
-use opentelemetry_http::hyper::HyperClient;
-use opentelemetry_http::{Bytes, HttpClient, HttpError};
-use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
-use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig, Identity};
-use opentelemetry_otlp::{
-    Compression as OtlpCompression, MetricExporter, Protocol, WithExportConfig, WithHttpConfig,
-    WithTonicConfig,
-};
-use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::metrics::Temporality;
-use opentelemetry_sdk::metrics::data::ResourceMetrics;
-use opentelemetry_sdk::metrics::exporter::PushMetricExporter;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use prost::Message;
 
-use crate::config::{self, Compression, Exporter, Otlp, Tls};
+use super::console::Console;
+use super::grpc::GrpcTarget;
+use super::http::HttpTarget;
+use super::retry::{Answer, Failure};
+use crate::config::{Exporter, Otlp, Temporality};
 use crate::readers::ReaderError;
+
+/// What requests say of their sender.
+pub(super) const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+
+/// Of what a destination says, the most that is logged.
+const MOST_WORDS: usize = 300;
 
 /// Where exports go.
 pub(super) struct Target {
     /// As it is logged and counted.
     pub(super) name: String,
-    exporter: TargetExporter,
+    pub(super) temporality: Temporality,
+    transport: Transport,
+    secrets: Vec<String>,
 }
 
-enum TargetExporter {
-    Otlp(Box<MetricExporter>),
-    Console(opentelemetry_stdout::MetricExporter),
+enum Transport {
+    Grpc(Box<GrpcTarget>),
+    Http(Box<HttpTarget>),
+    Console(Console),
 }
 
 impl Target {
+    /// Nothing is connected to yet.
     pub(super) fn new(exporter: &Exporter) -> Result<Self, ReaderError> {
-        Ok(match exporter {
-            Exporter::OtlpGrpc(otlp) => Self {
-                name: public_url(&otlp.endpoint),
-                exporter: TargetExporter::Otlp(Box::new(grpc_exporter(otlp)?)),
-            },
-            Exporter::OtlpHttp(otlp) => Self {
-                name: public_url(&otlp.endpoint),
-                exporter: TargetExporter::Otlp(Box::new(http_exporter(otlp)?)),
-            },
-            Exporter::Console { temporality } => Self {
+        let otlp = |otlp: &Otlp, transport: Result<Transport, ReaderError>| {
+            let name = public_url(&otlp.endpoint);
+            Ok(Self {
+                transport: transport.map_err(|error| ReaderError::new(format!("{name}: {error}")))?,
+                name,
+                temporality: otlp.temporality,
+                secrets: secrets(otlp),
+            })
+        };
+        match exporter {
+            Exporter::OtlpGrpc(o) => otlp(o, GrpcTarget::new(o).map(|t| Transport::Grpc(Box::new(t)))),
+            Exporter::OtlpHttp(o) => otlp(o, HttpTarget::new(o).map(|t| Transport::Http(Box::new(t)))),
+            Exporter::Console { temporality } => Ok(Self {
                 name: "console".into(),
-                exporter: TargetExporter::Console(
-                    opentelemetry_stdout::MetricExporter::builder()
-                        .with_temporality(to_temporality(*temporality))
-                        .build(),
-                ),
-            },
-        })
-    }
-
-    pub(super) fn temporality(&self) -> Temporality {
-        match &self.exporter {
-            TargetExporter::Otlp(exporter) => exporter.temporality(),
-            TargetExporter::Console(exporter) => exporter.temporality(),
+                temporality: *temporality,
+                transport: Transport::Console(Console::new()),
+                secrets: Vec::new(),
+            }),
         }
     }
 
-    pub(super) async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        match &self.exporter {
-            TargetExporter::Otlp(exporter) => exporter.export(metrics).await,
-            TargetExporter::Console(exporter) => exporter.export(metrics).await,
+    /// Sends one request, again and again where that may help, for as long as the settings allow.
+    pub(super) async fn send(&mut self, request: ExportMetricsServiceRequest) -> Result<Answer, Failure> {
+        let encode = |request: ExportMetricsServiceRequest| Bytes::from(request.encode_to_vec());
+        let result = match &mut self.transport {
+            Transport::Grpc(target) => target.send(encode(request)).await,
+            Transport::Http(target) => target.send(encode(request)).await,
+            Transport::Console(console) => console.send(&request),
+        };
+        match result {
+            Ok(answer) => Ok(Answer { message: self.public_words(&answer.message), ..answer }),
+            Err(failure) => Err(Failure { message: self.public_words(&failure.message), ..failure }),
+        }
+    }
+
+    /// What a destination says can be a whole page, and can repeat the headers that were sent to it.
+    fn public_words(&self, words: &str) -> String {
+        let mut words = words.to_owned();
+        for secret in &self.secrets {
+            words = words.replace(secret, "***");
+        }
+        match words.char_indices().nth(MOST_WORDS) {
+            Some((end, _)) => format!("{}…", words.get(..end).unwrap_or_default()),
+            None => words,
         }
     }
 }
 
-fn to_temporality(temporality: config::Temporality) -> Temporality {
-    match temporality {
-        config::Temporality::Cumulative => Temporality::Cumulative,
-        config::Temporality::Delta => Temporality::Delta,
-        config::Temporality::LowMemory => Temporality::LowMemory,
-    }
+/// What of the headers must not be shown: each value, and each word of it that is long enough to be a token.
+fn secrets(otlp: &Otlp) -> Vec<String> {
+    let values = otlp.headers.iter().map(|(_, value)| value.as_str());
+    let words = values.flat_map(|value| std::iter::once(value).chain(value.split_whitespace()));
+    words.filter(|word| word.len() >= 8).map(str::to_owned).collect()
 }
 
 /// The URL without what may be secret in it.
@@ -86,91 +101,8 @@ fn public_url(url: &url::Url) -> String {
     url.to_string()
 }
 
-fn grpc_exporter(otlp: &Otlp) -> Result<MetricExporter, ReaderError> {
-    let headers = headers(otlp)?;
-    let mut builder = MetricExporter::builder()
-        .with_tonic()
-        .with_temporality(to_temporality(otlp.temporality))
-        .with_endpoint(otlp.endpoint.as_str())
-        .with_timeout(otlp.timeout)
-        // The exporter adds headers of `OTEL_EXPORTER_OTLP_HEADERS` to its own, whoever configured it. What of
-        // the environment counts is in the configuration, so these are all there are.
-        .with_interceptor(move |mut request: tonic::Request<()>| {
-            *request.metadata_mut() = MetadataMap::from_headers(headers.clone());
-            Ok(request)
-        });
-    if otlp.compression == Compression::Gzip {
-        builder = builder.with_compression(OtlpCompression::Gzip);
-    }
-    if otlp.endpoint.scheme() == "https" {
-        builder = builder.with_tls_config(grpc_tls(&otlp.tls)?);
-    }
-    builder.build().map_err(|error| wrong(otlp, &error))
-}
-
-/// The system's authorities have to be asked for: without them and without a file, nobody would be trusted.
-fn grpc_tls(tls: &Tls) -> Result<ClientTlsConfig, ReaderError> {
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).map_err(|error| ReaderError::new(format!("{}: {error}", path.display())))
-    };
-    // tonic reports what is wrong with a certificate when it connects; this says it at once, with the file.
-    crate::tls::client_config(tls).map_err(|error| ReaderError::new(error.to_string()))?;
-    let mut config = ClientTlsConfig::new();
-    config = match &tls.ca_file {
-        Some(path) => config.ca_certificate(Certificate::from_pem(read(path)?)),
-        None => config.with_enabled_roots(),
-    };
-    if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
-        config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
-    }
-    Ok(config)
-}
-
-fn http_exporter(otlp: &Otlp) -> Result<MetricExporter, ReaderError> {
-    let mut builder = MetricExporter::builder()
-        .with_http()
-        .with_protocol(Protocol::HttpBinary)
-        .with_temporality(to_temporality(otlp.temporality))
-        .with_endpoint(otlp.endpoint.as_str())
-        .with_timeout(otlp.timeout)
-        .with_http_client(Client {
-            inner: HyperClient::new(connector(&otlp.tls)?, otlp.timeout, None),
-            headers: headers(otlp)?,
-        });
-    if otlp.compression == Compression::Gzip {
-        builder = builder.with_compression(OtlpCompression::Gzip);
-    }
-    builder.build().map_err(|error| wrong(otlp, &error))
-}
-
-fn connector(tls: &Tls) -> Result<HttpsConnector<HttpConnector>, ReaderError> {
-    let config = crate::tls::client_config(tls).map_err(|error| ReaderError::new(error.to_string()))?;
-    Ok(HttpsConnectorBuilder::new().with_tls_config(config).https_or_http().enable_http1().build())
-}
-
-/// Sends requests with the configured headers and no others of the environment's.
-#[derive(Debug)]
-struct Client {
-    inner: HyperClient<HttpsConnector<HttpConnector>>,
-    headers: HeaderMap,
-}
-
-#[async_trait::async_trait]
-impl HttpClient for Client {
-    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let mut headers = HeaderMap::new();
-        for name in [http::header::CONTENT_TYPE, http::header::CONTENT_ENCODING, http::header::USER_AGENT] {
-            if let Some(value) = request.headers_mut().remove(&name) {
-                headers.insert(name, value);
-            }
-        }
-        headers.extend(self.headers.clone());
-        *request.headers_mut() = headers;
-        self.inner.send_bytes(request).await
-    }
-}
-
-fn headers(otlp: &Otlp) -> Result<HeaderMap, ReaderError> {
+/// The configured headers.
+pub(super) fn headers(otlp: &Otlp) -> Result<HeaderMap, ReaderError> {
     let mut headers = HeaderMap::new();
     for (name, value) in &otlp.headers {
         let wrong = |what: &dyn std::fmt::Display| ReaderError::new(format!("headers: {name}: {what}"));
@@ -182,17 +114,27 @@ fn headers(otlp: &Otlp) -> Result<HeaderMap, ReaderError> {
     Ok(headers)
 }
 
-fn wrong(otlp: &Otlp, error: &dyn std::fmt::Display) -> ReaderError {
-    ReaderError::new(format!("{}: {error}", public_url(&otlp.endpoint)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn url(text: &str) -> url::Url {
+        url::Url::parse(text).unwrap()
+    }
+
     #[test]
     fn secrets_of_a_url_are_not_shown() {
-        let url = url::Url::parse("https://me:secret@collector:4318/v1/metrics?token=secret").unwrap();
+        let url = url("https://me:secret@collector:4318/v1/metrics?token=secret");
         assert_eq!(public_url(&url), "https://collector:4318/v1/metrics");
+    }
+
+    #[tokio::test]
+    async fn what_a_destination_says_is_shortened_and_without_our_headers() {
+        let mut otlp = Otlp::new(url("http://collector:4318/v1/metrics"));
+        otlp.headers = vec![("authorization".into(), "Bearer 0123456789".into())];
+        let target = Target::new(&Exporter::OtlpHttp(otlp)).unwrap();
+        assert_eq!(target.public_words("no token 0123456789 here"), "no token *** here");
+        assert_eq!(target.public_words("not Bearer 0123456789"), "not ***");
+        assert_eq!(target.public_words(&"é".repeat(1_000)), format!("{}…", "é".repeat(300)));
     }
 }
