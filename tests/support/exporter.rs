@@ -32,6 +32,8 @@ pub(crate) struct Answer {
 /// How an exporter is to be started.
 pub(crate) struct Setup {
     config: Value,
+    /// Whether the configuration is given as a file.
+    file: bool,
     env: Vec<(String, String)>,
     arguments: Vec<String>,
 }
@@ -44,7 +46,13 @@ impl Setup {
             "meter_provider": {"readers": [{"pull": {"exporter": {"prometheus/development": {"host": "127.0.0.1"}}}}]},
             "docker": {"host": docker_host},
         });
-        Self { config, env: Vec::new(), arguments: Vec::new() }
+        Self { config, file: true, env: Vec::new(), arguments: Vec::new() }
+    }
+
+    /// Without a file: of the configuration only the engine and the address are left.
+    pub(crate) fn without_file(mut self) -> Self {
+        self.file = false;
+        self
     }
 
     /// Sets a key of the configuration; the path is a JSON pointer: `/docker/resync_interval`.
@@ -95,11 +103,15 @@ impl Setup {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")) {
             command.env_remove(name);
         }
+        command.env_remove("DOCKER_HOST");
+        if self.file {
+            command.arg("--config").arg(&config);
+        } else {
+            command.arg(format!("--web.listen-address={address}"));
+            command.env("DOCKER_HOST", self.config["docker"]["host"].as_str().unwrap());
+        }
         command
-            .arg("--config")
-            .arg(&config)
             .args(&self.arguments)
-            .env_remove("DOCKER_HOST")
             .envs(self.env)
             .stdin(Stdio::null())
             .stdout(output.try_clone().unwrap())
@@ -247,7 +259,6 @@ impl Drop for Exporter {
 ///
 /// Not by binding port 0: such a port is free again at once, and the system may give it to another test or to
 /// an outgoing connection before the program has it. Those below the ephemeral range are left alone.
-/// An address on this host that nobody listens on.
 pub(crate) fn free_address() -> SocketAddr {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
     const PORTS: Range<u16> = 18_000..32_000;

@@ -314,11 +314,12 @@ impl PushReader {
     }
 }
 
-/// The containers' instruments, with room for a page of them.
+/// The containers' instruments, with room for two pages of them: the SDK forgets a gauge's series when a
+/// collection goes by without it, so those of the page before are still there.
 fn containers(resource: &Resource, collection: &Arc<Collection>, pages: Pages) -> Source {
     let (resource, collection) = (resource.clone(), Arc::clone(collection));
     Source::new(move || {
-        let manual = Manual::new(&resource, |b| b.with_view(collection.view(pages.containers, 1)));
+        let manual = Manual::new(&resource, |b| b.with_view(collection.view(2 * pages.containers, 1)));
         metrics::register_containers(&manual.meter(), &collection);
         manual
     })
