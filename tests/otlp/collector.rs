@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,6 +73,8 @@ struct Shared {
     exports: Vec<Export>,
     next: VecDeque<Answer>,
     always: Option<Answer>,
+    /// Ends the work on the connections that are open.
+    freeze: CancellationToken,
 }
 
 /// A running Collector. It ends when this is dropped.
@@ -123,14 +126,28 @@ impl Collector {
         let listener = runtime.block_on(TcpListener::bind(self.address)).unwrap();
         let service = TowerToHyperService::new(router(Arc::clone(&self.shared)));
         let tls = self.tls.clone().map(TlsAcceptor::from);
-        let accepting = token.clone();
+        let (accepting, shared) = (token.clone(), Arc::clone(&self.shared));
         runtime.spawn(async move {
             while let Some(Ok((stream, _))) = accepting.run_until_cancelled(listener.accept()).await {
                 let (service, tls, token) = (service.clone(), tls.clone(), accepting.clone());
-                tokio::spawn(async move { token.run_until_cancelled(serve(stream, tls, service)).await });
+                let freeze = lock(&shared).freeze.clone();
+                tokio::spawn(async move {
+                    let mut serving = pin!(serve(stream, tls, service));
+                    tokio::select! {
+                        () = token.cancelled() => {}
+                        () = &mut serving => {}
+                        // It stays open.
+                        () = freeze.cancelled() => token.cancelled().await,
+                    }
+                });
             }
         });
         self.running = Some((runtime, token));
+    }
+
+    /// Does no more on the connections that are open, and leaves them open, as a peer whose host is gone.
+    pub(crate) fn freeze_connections(&self) {
+        std::mem::take(&mut lock(&self.shared).freeze).cancel();
     }
 
     /// The URL for gRPC.
