@@ -462,8 +462,7 @@ fn events_that_come_twice_are_counted_once() {
     let scrape = scene.scrape();
     assert_eq!(count(&scrape, "die", "web"), Some(100.0));
     assert_eq!(count(&scrape, "start", "web"), Some(100.0));
-    let since =
-        engine.requests().iter().filter(|r| r.endpoint == Some(Endpoint::Events)).next_back().cloned();
+    let since = engine.requests().iter().rfind(|r| r.endpoint == Some(Endpoint::Events)).cloned();
     assert!(since.unwrap().query.contains_key("since"));
     scene.end();
 }
