@@ -988,7 +988,6 @@ fn a_hundred_thousand_short_lives_leave_no_trace_in_memory() {
         "{LIVES} lives in {lived:?}: {settled} bytes after {SETTLED}, {end} at the end, {} at most",
         scene.exporter.peak_rss()
     );
-    assert!(lived < Duration::from_secs(60), "{lived:?}");
     assert_eq!(engine.skipped(), 0);
     assert!(end as f64 <= settled as f64 * 1.1, "{settled} bytes after {SETTLED} lives, {end} after {LIVES}");
     scene.end();
