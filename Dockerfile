@@ -12,7 +12,8 @@ WORKDIR /src
 ENV RUSTFLAGS="-C target-feature=+crt-static"
 # The dependencies first: this layer stays as long as Cargo.lock does.
 COPY Cargo.toml Cargo.lock ./
-# A member of the workspace, without which cargo reads nothing. It is not built.
+# Members of the workspace, without which cargo reads nothing. They are not built.
+COPY bench bench
 COPY fake-engine fake-engine
 RUN mkdir src && echo '//! Nothing yet.' > src/lib.rs && printf '//! Nothing yet.\nfn main() {}\n' > src/main.rs \
  && cargo build --release --locked --target "$(rustc -vV | sed -n 's/^host: //p')" \

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Helpers that scripts/quickstart, scripts/test and scripts/private-engine share. Sourced, never run.
+# Helpers that the scripts beside this share. Sourced, never run.
 
 # One line of progress. To standard error, so that what a script is asked for can be piped.
 say() { printf '==> %s\n' "$*" >&2; }

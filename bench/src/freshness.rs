@@ -1,0 +1,299 @@
+//! Freshness: how long after the daemon's time of an event `/metrics` shows its effect.
+//!
+//! One container after another is changed through the engine's API, while `/metrics` is asked without a pause over
+//! one connection. The first answer that shows the effect has come so long after the event, by the `timeNano` that
+//! a subscription of our own is told: an upper bound, for it holds the whole of that request. The request before
+//! it, which did not show the effect, began so long after the event: a lower bound.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http_body_util::BodyExt;
+use hyper::{Method, body::Incoming};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::Error;
+use crate::http::Connection;
+use crate::quantiles::Quantiles;
+
+/// Everything that is waited for takes milliseconds.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Where what is.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The engine's socket.
+    #[arg(long)]
+    engine: PathBuf,
+    /// The exporter's address.
+    #[arg(long)]
+    exporter: SocketAddr,
+    /// An image with busybox's commands.
+    #[arg(long)]
+    image: String,
+    /// How many changes to measure.
+    #[arg(long, default_value_t = 1000)]
+    changes: usize,
+    /// How many other containers there are.
+    #[arg(long, default_value_t = 100)]
+    others: usize,
+    /// The 99th percentile that is to be met, in milliseconds.
+    #[arg(long, default_value_t = 100.0)]
+    goal: f64,
+}
+
+/// A change: what is asked of the engine, the event that tells of it, and what `/metrics` then has.
+struct Change {
+    operation: &'static str,
+    event: &'static str,
+    effect: Effect,
+}
+
+#[derive(Clone, Copy)]
+enum Effect {
+    /// The status by its code.
+    Status(u8),
+    /// Another name.
+    Renamed,
+    /// No container.
+    Gone,
+}
+
+/// What each container goes through. Each step has an effect that the one before has not.
+const LIFE: [Change; 10] = [
+    Change { operation: "create", event: "create", effect: Effect::Status(5) },
+    Change { operation: "start", event: "start", effect: Effect::Status(6) },
+    Change { operation: "pause", event: "pause", effect: Effect::Status(3) },
+    Change { operation: "unpause", event: "unpause", effect: Effect::Status(6) },
+    Change { operation: "rename", event: "rename", effect: Effect::Renamed },
+    Change { operation: "kill", event: "die", effect: Effect::Status(2) },
+    Change { operation: "start", event: "start", effect: Effect::Status(6) },
+    Change { operation: "pause", event: "pause", effect: Effect::Status(3) },
+    Change { operation: "unpause", event: "unpause", effect: Effect::Status(6) },
+    Change { operation: "remove", event: "destroy", effect: Effect::Gone },
+];
+
+/// One measured change, in milliseconds.
+struct Measured {
+    event: &'static str,
+    at_most: f64,
+    at_least: f64,
+    poll: f64,
+}
+
+/// Measures and prints; whether the goal is met.
+pub(crate) async fn measure(arguments: &Arguments) -> Result<bool, Error> {
+    let mut engine = Connection::unix(&arguments.engine).await?;
+    let mut exporter = Connection::tcp(arguments.exporter).await?;
+    let mut events = Events::subscribe(&arguments.engine).await?;
+    for number in 0..arguments.others {
+        create(&mut engine, arguments, &format!("other-{number}")).await?;
+    }
+    let known = format!("\ndocker_state_exporter_containers {}\n", arguments.others);
+    until(&mut exporter, |text| text.contains(&known)).await?;
+
+    let mut measured = Vec::with_capacity(arguments.changes);
+    'all: for number in 0.. {
+        let mut name = format!("changing-{number}");
+        let mut id = String::new();
+        for change in &LIFE {
+            if measured.len() == arguments.changes {
+                if !id.is_empty() {
+                    engine.call(Method::DELETE, &format!("/containers/{id}?force=1"), None).await?;
+                }
+                break 'all;
+            }
+            if change.operation == "rename" {
+                name.push_str("-renamed");
+            }
+            measured
+                .push(one(&mut engine, &mut exporter, &mut events, arguments, change, &name, &mut id).await?);
+        }
+    }
+    Ok(report(arguments, &measured, &exporter.get("/metrics").await?))
+}
+
+/// Makes one change, and asks without a pause until its effect shows.
+async fn one(
+    engine: &mut Connection,
+    exporter: &mut Connection,
+    events: &mut Events,
+    arguments: &Arguments,
+    change: &Change,
+    name: &str,
+    id: &mut String,
+) -> Result<Measured, Error> {
+    let begun = SystemTime::now();
+    let path = |rest: &str| format!("/containers/{id}{rest}");
+    let asked = async {
+        match change.operation {
+            "create" => create(engine, arguments, name).await.map(Some),
+            "remove" => engine.call(Method::DELETE, &path("?force=1"), None).await.map(|_| None),
+            "rename" => {
+                engine.call(Method::POST, &path(&format!("/rename?name={name}")), None).await.map(|_| None)
+            }
+            other => engine.call(Method::POST, &path(&format!("/{other}")), None).await.map(|_| None),
+        }
+    };
+    // Of the new container only the name is known before the engine has answered, of the others both.
+    let label = if id.is_empty() { format!("name=\"{name}\"") } else { format!("id=\"/docker/{id}\"") };
+    let new_name = format!("name=\"{name}\"");
+    let shows = |text: &str| match (series(text, &label), change.effect) {
+        (None, Effect::Gone) => true,
+        (None, _) | (Some(_), Effect::Gone) => false,
+        (Some(line), Effect::Status(code)) => line.ends_with(&format!("}} {code}")),
+        (Some(line), Effect::Renamed) => line.contains(&new_name),
+    };
+    let (asked, shown) = tokio::join!(asked, until(exporter, shows));
+    let shown = shown.map_err(|error| format!("{}: {error}", change.operation))?;
+    if let Some(new) = asked? {
+        *id = new;
+    }
+    let happened = events.time_of(id, change.event, begun).await?;
+    let after = |at: SystemTime| match at.duration_since(happened) {
+        Ok(after) => after.as_secs_f64() * 1e3,
+        Err(before) => -before.duration().as_secs_f64() * 1e3,
+    };
+    Ok(Measured {
+        event: change.event,
+        at_most: after(shown.ended),
+        at_least: after(shown.before),
+        poll: shown.ended.duration_since(shown.began).unwrap_or_default().as_secs_f64() * 1e3,
+    })
+}
+
+/// The request that has shown it.
+struct Shown {
+    /// When the last one that did not show it began.
+    before: SystemTime,
+    began: SystemTime,
+    ended: SystemTime,
+}
+
+async fn until(exporter: &mut Connection, shows: impl Fn(&str) -> bool) -> Result<Shown, Error> {
+    let first = SystemTime::now();
+    let mut before = first;
+    loop {
+        let began = SystemTime::now();
+        let text = exporter.get("/metrics").await?;
+        let ended = SystemTime::now();
+        if shows(&text) {
+            return Ok(Shown { before, began, ended });
+        }
+        if began.duration_since(first).unwrap_or_default() > DEADLINE {
+            return Err(format!("/metrics does not show it within {DEADLINE:?}").into());
+        }
+        before = began;
+    }
+}
+
+/// The line of a container's status.
+fn series<'a>(text: &'a str, label: &str) -> Option<&'a str> {
+    let begin = text.find("\ncontainer_state_status{")? + 1;
+    text[begin..].lines().take_while(|line| !line.starts_with('#')).find(|line| line.contains(label))
+}
+
+/// Creates a container that would run for ever, and returns its id.
+async fn create(engine: &mut Connection, arguments: &Arguments, name: &str) -> Result<String, Error> {
+    let body = json!({
+        "Image": arguments.image,
+        "Cmd": ["sleep", "100000"],
+        "Labels": {"com.docker.compose.project": "bench", "com.docker.compose.service": name, "team": "blue"},
+        "HostConfig": {"NetworkMode": "none"},
+    });
+    let answer = engine.call(Method::POST, &format!("/containers/create?name={name}"), Some(&body)).await?;
+    Ok(answer["Id"].as_str().ok_or("no id of a new container")?.to_owned())
+}
+
+/// The engine's events, from a subscription of our own.
+struct Events {
+    incoming: mpsc::UnboundedReceiver<Value>,
+    /// The last of each container and action.
+    times: HashMap<(String, String), SystemTime>,
+}
+
+impl Events {
+    async fn subscribe(engine: &std::path::Path) -> Result<Self, Error> {
+        let mut connection = Connection::unix(engine).await?;
+        let body = connection.send(Method::GET, "/events", None).await?.into_body();
+        let (sender, incoming) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            // Held as long as its body is read.
+            let _connection = connection;
+            read(body, &sender).await
+        });
+        Ok(Self { incoming, times: HashMap::new() })
+    }
+
+    /// When a container's event happened that has come since `begun`.
+    async fn time_of(&mut self, id: &str, action: &str, begun: SystemTime) -> Result<SystemTime, Error> {
+        let wanted = (id.to_owned(), action.to_owned());
+        loop {
+            if let Some(time) = self.times.get(&wanted).filter(|time| **time >= begun) {
+                return Ok(*time);
+            }
+            let event = tokio::time::timeout(DEADLINE, self.incoming.recv()).await;
+            let event = event.map_err(|_| format!("no event {action} of {id}"))?;
+            let event = event.ok_or("the event stream has ended")?;
+            let nanos = event["timeNano"].as_u64().ok_or("an event without timeNano")?;
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let key = (text(&event["Actor"]["ID"]), text(&event["Action"]));
+            self.times.insert(key, UNIX_EPOCH + Duration::from_nanos(nanos));
+        }
+    }
+}
+
+/// Reads as fast as the engine sends: a subscriber that is slow is skipped.
+async fn read(mut body: Incoming, sender: &mpsc::UnboundedSender<Value>) {
+    let mut rest = Vec::new();
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(chunk) = frame.into_data() else { continue };
+        rest.extend_from_slice(&chunk);
+        while let Some(end) = rest.iter().position(|&byte| byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            if let Ok(event) = serde_json::from_slice(&line)
+                && sender.send(event).is_err()
+            {
+                return;
+            }
+        }
+    }
+}
+
+fn report(arguments: &Arguments, measured: &[Measured], metrics: &str) -> bool {
+    println!("| event | changes | p50 ms | p99 ms | max ms |");
+    println!("|---|---:|---:|---:|---:|");
+    let row = |name: &str, of: Quantiles| {
+        let [p50, p99, max] = [0.5, 0.99, 1.0].map(|q| of.at(q));
+        println!("| {name} | {} | {p50:.1} | {p99:.1} | {max:.1} |", of.len());
+    };
+    let mut shown: Vec<&str> = Vec::new();
+    for event in LIFE.iter().map(|change| change.event) {
+        if !shown.contains(&event) {
+            shown.push(event);
+            row(event, Quantiles::new(measured.iter().filter(|m| m.event == event).map(|m| m.at_most)));
+        }
+    }
+    row("**all**", Quantiles::new(measured.iter().map(|m| m.at_most)));
+    row("all, lower bound", Quantiles::new(measured.iter().map(|m| m.at_least)));
+    row("one request", Quantiles::new(measured.iter().map(|m| m.poll)));
+    println!();
+    println!("{} other containers; an answer has {} KiB.", arguments.others, metrics.len() / 1024);
+    let own = |name: &str| -> Option<f64> {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name))?;
+        line.rsplit(' ').next()?.parse().ok()
+    };
+    if let (Some(sum), Some(count)) = (
+        own("docker_state_exporter_event_apply_seconds_sum"),
+        own("docker_state_exporter_event_apply_seconds_count"),
+    ) {
+        println!("The exporter's own histogram: {:.1} ms on average, {count} events.", sum / count * 1e3);
+    }
+    let p99 = Quantiles::new(measured.iter().map(|m| m.at_most)).at(0.99);
+    let met = p99 <= arguments.goal;
+    println!("Goal, p99 at most {} ms: {}.", arguments.goal, if met { "met" } else { "missed" });
+    met
+}
