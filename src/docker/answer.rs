@@ -241,6 +241,7 @@ fn is_attribute(key: &str) -> bool {
             | "oldName"
             | "podId"
             | "health_status"
+            | "oomKilled"
     )
 }
 
@@ -325,10 +326,20 @@ const YEAR_ONE: i128 = -62_135_596_800;
 
 fn status(raw: Option<&RawValue>, odd: &mut Vec<Oddity>) -> Status {
     let Some(word) = field::<String>(raw, "State.Status", odd) else { return Status::Unknown };
-    Status::from_word(&word).unwrap_or_else(|| {
+    Status::from_word(&word).or_else(|| podmans_status(&word)).unwrap_or_else(|| {
         odd.push(Oddity::new("State.Status", &word));
         Status::Unknown
     })
+}
+
+/// Podman's own words, which its Docker-compatible API lets through before 5.6, as that version translates them.
+fn podmans_status(word: &str) -> Option<Status> {
+    match word {
+        "configured" | "initialized" => Some(Status::Created),
+        "stopping" => Some(Status::Running),
+        "stopped" => Some(Status::Exited),
+        _ => None,
+    }
 }
 
 fn health_status(raw: Option<&RawValue>, odd: &mut Vec<Oddity>) -> Health {
@@ -451,6 +462,24 @@ mod tests {
     fn no_health_check_is_said_in_two_ways() {
         for health in ["null", r#"{"Status":"","FailingStreak":0,"Log":null}"#, r#"{"Status":"none"}"#] {
             assert_eq!(read(&format!(r#"{{"State":{{"Health":{health}}}}}"#)).0.health, Health::None);
+        }
+    }
+
+    #[test]
+    fn podmans_states_are_dockers() {
+        for (word, status) in [
+            ("configured", Status::Created),
+            ("initialized", Status::Created),
+            ("stopping", Status::Running),
+            ("stopped", Status::Exited),
+            ("paused", Status::Paused),
+        ] {
+            let (container, odd) = read(&format!(r#"{{"State":{{"Status":"{word}"}}}}"#));
+            assert_eq!((container.status, odd.len()), (status, 0), "{word}");
+        }
+        for word in ["unknown", "bad state", ""] {
+            let (container, odd) = read(&format!(r#"{{"State":{{"Status":"{word}"}}}}"#));
+            assert_eq!((container.status, odd.len()), (Status::Unknown, 1), "{word}");
         }
     }
 
