@@ -35,7 +35,12 @@ pub(super) struct Client {
     timeout: Duration,
     /// `/v1.41`, before every path but those that agree on it.
     version: Arc<str>,
+    is_podman: bool,
 }
+
+/// From when on Podman is taken to know of a subscription that it does not answer. Versions 5.1 and 5.2 send the
+/// headers with the first event only, and that may be hours away. What happens until it does know, it repeats.
+const SUBSCRIBED_WITHIN: Duration = Duration::from_millis(500);
 
 impl Client {
     /// Connects to nothing yet.
@@ -51,7 +56,7 @@ impl Client {
             API_DEFAULT_VERSION,
         )
         .map_err(|error| EndpointError::Client(error.to_string()))?;
-        Ok(Self { transport, bollard, timeout: config.timeout, version: "".into() })
+        Ok(Self { transport, bollard, timeout: config.timeout, version: "".into(), is_podman: false })
     }
 
     /// The same daemon over new connections, with the API version agreed on anew: it may have been replaced by
@@ -64,7 +69,8 @@ impl Client {
         let newest = newest
             .ok_or_else(|| format!("the daemon's API version cannot be read: {:?}", version.api_version))?;
         let agreed = agree(newest, oldest);
-        Ok(Self { version: format!("/v{}.{}", agreed.0, agreed.1).into(), ..fresh })
+        let is_podman = version.components.iter().flatten().any(|part| part.name == "Podman Engine");
+        Ok(Self { version: format!("/v{}.{}", agreed.0, agreed.1).into(), is_podman, ..fresh })
     }
 
     /// Asks whether the daemon is there.
@@ -98,15 +104,29 @@ impl Client {
         }
     }
 
-    /// Subscribes to the events, with those since a moment. Returns when the daemon has answered, and so knows
-    /// of the subscription; the body is without end.
+    /// Subscribes to the events, with those since a moment. Calls `open` when the daemon has answered, or is
+    /// taken to know of the subscription; the body is without end.
     pub(super) async fn events(
         &self,
         types: &[String],
         since: Option<SystemTime>,
+        open: impl AsyncFnOnce(),
     ) -> Result<Incoming, String> {
         let path = events_path(types, since);
-        self.within(async { Ok(ok(self.answer(&path).await?).await?.into_body()) }).await
+        let answer = async { Ok::<_, String>(ok(self.answer(&path).await?).await?.into_body()) };
+        if !self.is_podman {
+            let body = self.within(answer).await?;
+            open().await;
+            return Ok(body);
+        }
+        let mut answer = std::pin::pin!(answer);
+        if let Ok(answered) = tokio::time::timeout(SUBSCRIBED_WITHIN, &mut answer).await {
+            let body = answered?;
+            open().await;
+            return Ok(body);
+        }
+        open().await;
+        answer.await
     }
 
     async fn body(&self, path: &str) -> Result<Bytes, String> {

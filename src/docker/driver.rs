@@ -174,18 +174,19 @@ impl Driver {
         let (client, odd) = (self.client.clone(), self.odd.clone());
         let (selection, types) = (Arc::clone(&self.selection), self.config.events.types.clone());
         self.tasks.spawn(async move {
-            let opened = client.events(&types, since).await;
-            let (result, body) = match opened {
-                Ok(body) => (Ok(()), Some(body)),
-                Err(why) => (Err(format!("no event stream: {why}")), None),
+            let mut is_open = false;
+            let open = async || {
+                is_open = true;
+                // Where nobody receives any more, the connection has been given up.
+                let _ = sender.send(Input::StreamOpened(Ok(()))).await;
             };
-            // Where nobody receives any more, the connection has been given up.
-            if sender.send(Input::StreamOpened(result)).await.is_ok()
-                && let Some(body) = body
-            {
-                let why = read_events(body, &selection, &odd, &sender).await;
-                let _ = sender.send(Input::StreamEnded(why)).await;
-            }
+            let body = client.events(&types, since, open).await;
+            let end = match body {
+                Ok(body) => Input::StreamEnded(read_events(body, &selection, &odd, &sender).await),
+                Err(why) if is_open => Input::StreamEnded(format!("no event stream: {why}")),
+                Err(why) => Input::StreamOpened(Err(format!("no event stream: {why}"))),
+            };
+            let _ = sender.send(end).await;
             Done::Input(Input::Tick)
         });
     }
