@@ -25,6 +25,8 @@ pub(super) struct Event {
     pub(super) time: Option<SystemTime>,
     /// What it is counted under, beside action and kind.
     pub(super) identity: Arc<EventIdentity>,
+    /// What it changes cannot be seen yet, and no other event will tell when it can.
+    pub(super) early: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -40,6 +42,9 @@ struct RawEvent<'a> {
     time: Option<&'a RawValue>,
     #[serde(borrow, rename = "timeNano")]
     time_nano: Option<&'a RawValue>,
+    /// Podman's: the health that it tells of.
+    #[serde(borrow, rename = "HealthStatus")]
+    health: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -76,8 +81,10 @@ impl Event {
             .map(Duration::from_nanos)
             .or_else(|| field::<u64>(raw.time, "event's time", odd).map(Duration::from_secs));
         let actor = field::<String>(actor.id, "event's Actor.ID", odd).unwrap_or_default();
+        let health = field::<String>(raw.health, "event's HealthStatus", odd);
         Some(Self {
-            action: docker_action(&kind, &action, &attributes).into(),
+            early: kind == "container" && action == "exec_died",
+            action: docker_action(&kind, &action, health.as_deref()).into(),
             identity: Arc::new(identity(&kind, &actor, &attributes, selection)),
             kind: kind.into(),
             actor: actor.into(),
@@ -129,6 +136,9 @@ impl Event {
             return Effect::Nothing;
         }
         match self.base_action() {
+            // Of a health probe Podman before 4.7 tells as it begins, and with this as it ends, a few milliseconds
+            // before its outcome is written down.
+            "exec_die" if self.early => Effect::ChangedSoon,
             "destroy" => Effect::Gone,
             // Health checks flood a host with the exec ones, three a probe. None of these changes anything that
             // is shown. An action that is not known may.
@@ -148,12 +158,14 @@ pub(super) enum Effect {
     Nothing,
     /// It may not be as it was.
     Changed,
+    /// In a moment it may not be as it was.
+    ChangedSoon,
     /// It is no more.
     Gone,
 }
 
 /// Podman's actions under Docker's names.
-fn docker_action(kind: &str, action: &str, attributes: &BTreeMap<String, String>) -> String {
+fn docker_action(kind: &str, action: &str, health: Option<&str>) -> String {
     if kind != "container" {
         return action.to_owned();
     }
@@ -162,8 +174,8 @@ fn docker_action(kind: &str, action: &str, attributes: &BTreeMap<String, String>
         "remove" => "destroy".to_owned(),
         "exec" => "exec_start".to_owned(),
         "exec_died" => "exec_die".to_owned(),
-        "health_status" => match attributes.get("health_status").or_else(|| attributes.get("healthStatus")) {
-            Some(status) if !status.is_empty() => format!("health_status: {status}"),
+        "health_status" => match health {
+            Some(health) if !health.is_empty() => format!("health_status: {health}"),
             _ => action.to_owned(),
         },
         _ => action.to_owned(),
@@ -183,8 +195,10 @@ fn identity(
         let image = attributes.get(IMAGE).map(|image| Text::from(image.as_str()));
         return event_identity(name.as_ref(), image.as_ref(), attributes, &selection.event_labels);
     }
-    let bounded =
-        matches!(kind, "image" | "network" | "service" | "node" | "secret" | "config" | "plugin" | "daemon");
+    let bounded = matches!(
+        kind,
+        "image" | "network" | "service" | "node" | "secret" | "config" | "plugin" | "daemon" | "pod"
+    );
     let name = name.filter(|name| bounded && **name != *actor);
     EventIdentity { name, ..EventIdentity::default() }
 }
@@ -253,9 +267,21 @@ mod tests {
         ] {
             assert_eq!(&*container_event(podman, "").action, docker);
         }
-        let health = container_event("health_status", r#""health_status":"unhealthy""#);
-        assert_eq!(&*health.action, "health_status: unhealthy");
-        assert_eq!(health.effect(), Effect::Changed);
+        let health = |health: &str| {
+            let actor = r#""Actor":{"ID":"0123","Attributes":{"name":"web","health_status":"a label"}}"#;
+            read(&format!(r#"{{"Type":"container","Action":"health_status",{actor}{health}}}"#)).unwrap()
+        };
+        let unhealthy = health(r#","HealthStatus":"unhealthy""#);
+        assert_eq!((&*unhealthy.action, unhealthy.effect()), ("health_status: unhealthy", Effect::Changed));
+        // Of a container that is gone before it can say.
+        assert_eq!(&*health("").action, "health_status");
+        assert_eq!(&*health(r#","HealthStatus":"""#).action, "health_status");
+    }
+
+    #[test]
+    fn podman_tells_of_the_end_of_a_probe_before_its_outcome() {
+        assert_eq!(container_event("exec_died", "").effect(), Effect::ChangedSoon);
+        assert_eq!(container_event("exec_die", "").effect(), Effect::Nothing);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod client;
 mod continuity;
 mod driver;
 mod event;
+mod later;
 mod seen;
 mod transport;
 mod watcher;

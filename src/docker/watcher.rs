@@ -23,6 +23,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::answer::ListEntry;
 use super::continuity::Continuity;
 use super::event::{Effect, Event};
+use super::later::Later;
 use crate::config::{self, Filter};
 use crate::inventory::{Container, EventLabels, Text};
 
@@ -174,6 +175,8 @@ pub(super) struct Watcher {
     retries: BTreeSet<(Instant, Text)>,
     /// Since when each container that is being inspected has given no answer.
     unanswered: BTreeSet<(Instant, Text)>,
+    /// Containers whose events came before what they tell of.
+    later: Later,
     sync: Option<Sync>,
     /// When each container that is known was last started and finished.
     known: HashMap<Text, Run>,
@@ -269,6 +272,7 @@ impl Watcher {
             under_way: HashMap::new(),
             retries: BTreeSet::new(),
             unanswered: BTreeSet::new(),
+            later: Later::default(),
             sync: None,
             known: HashMap::new(),
             continuity: Continuity::new(settings.same_clock),
@@ -302,6 +306,9 @@ impl Watcher {
                 }
                 if let Some((at, _)) = self.retries.first() {
                     earlier(*at);
+                }
+                if let Some(at) = self.later.deadline() {
+                    earlier(at);
                 }
                 if let Some((at, _)) = self.unanswered.first() {
                     earlier(*at + self.settings.docker.stale_after);
@@ -410,6 +417,9 @@ impl Watcher {
                     Self::queue(&mut self.urgent, Queued::Urgent, &self.under_way, track, &id);
                 }
             }
+            while let Some(id) = self.later.due(now) {
+                self.mark(&id, None);
+            }
             while let Some((asked_at, _)) = self.unanswered.first()
                 && *asked_at + self.settings.docker.stale_after <= now
                 && let Some((_, id)) = self.unanswered.pop_first()
@@ -494,13 +504,19 @@ impl Watcher {
             }
             // A rename is of interest in any case: its old name may have been.
             Effect::Changed if of_interest || event.base_action() == "rename" => {
-                let track = self.tracks.entry(Text::clone(&event.actor)).or_default();
-                track.mark.get_or_insert(Mark { event_time: event.time });
-                Self::queue(&mut self.urgent, Queued::Urgent, &self.under_way, track, &event.actor);
+                self.mark(&event.actor, event.time);
             }
-            Effect::Changed => {}
+            Effect::ChangedSoon if of_interest => self.later.note(self.now, &event.actor),
+            Effect::Changed | Effect::ChangedSoon => {}
         }
         out.push(Action::Note(Note::Event(event)));
+    }
+
+    /// A container is to be inspected because of what has happened to it.
+    fn mark(&mut self, id: &Text, event_time: Option<SystemTime>) {
+        let track = self.tracks.entry(Text::clone(id)).or_default();
+        track.mark.get_or_insert(Mark { event_time });
+        Self::queue(&mut self.urgent, Queued::Urgent, &self.under_way, track, id);
     }
 
     /// A container's destroy event has come, or an inspect has not found it.
@@ -511,6 +527,7 @@ impl Watcher {
             sync.failed.remove(id);
             sync.gone.insert(Text::clone(id));
         }
+        self.later.forget(id);
         if self.under_way.contains_key(id) {
             let track = self.tracks.entry(Text::clone(id)).or_default();
             track.gone = true;
@@ -733,6 +750,7 @@ impl Watcher {
         self.under_way.clear();
         self.retries.clear();
         self.unanswered.clear();
+        self.later.clear();
         self.sync = None;
         self.ping_under_way = false;
         if self.lost_at.is_none() {

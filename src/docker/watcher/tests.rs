@@ -5,6 +5,7 @@ mod random;
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::docker::later::MOMENT;
 use crate::inventory::{EventIdentity, Health, Status};
 
 /// A watcher with what it has made of the inventory.
@@ -78,6 +79,7 @@ fn event(action: &str, id: &str, name: &str, at: Duration) -> Event {
         actor: id.into(),
         time: Some(wall(at)),
         identity: Arc::new(EventIdentity { name: Some(name.into()), ..EventIdentity::default() }),
+        early: false,
     }
 }
 
@@ -273,6 +275,7 @@ impl Harness {
         assert!(w.tracks.is_empty(), "{:?}", w.tracks);
         assert!(w.urgent.is_empty() && w.routine.is_empty(), "{:?} {:?}", w.urgent, w.routine);
         assert!(w.under_way.is_empty() && w.retries.is_empty() && w.unanswered.is_empty(), "{w:?}");
+        assert!(w.later.deadline().is_none(), "{w:?}");
         assert!(w.sync.is_none() && w.continuity.is_at_rest(), "{w:?}");
     }
 }
@@ -1052,4 +1055,23 @@ fn a_defect_is_survived() {
     assert_eq!(h.step(Input::Broken("a task panicked".into())), [Action::Close]);
     h.reconnect(&["a", "b"]);
     assert_eq!(h.ids(), ["a", "b"]);
+}
+
+#[test]
+fn an_event_that_comes_before_what_it_tells_of_leads_to_an_inspect_a_moment_later() {
+    let mut h = Harness::following(settings(), &["a", "b"]);
+    let early = |id: &str, at| Event { early: true, ..event("exec_die", id, id, at) };
+    // Another event of the same container does not take its place.
+    assert_eq!(
+        h.events([event("health_status: healthy", "a", "a", millis(1)), early("a", millis(2))]),
+        inspects(&["a"])
+    );
+    h.step(found(container("a", "a")));
+    assert_eq!(h.pass_alive(MOMENT - millis(1)), []);
+    assert_eq!(h.pass_alive(millis(1)), inspects(&["a"]));
+    h.step(found(container("a", "a")));
+    // What is gone is not asked for.
+    assert_eq!(h.events([early("b", SECOND), event("destroy", "b", "b", SECOND)]), []);
+    assert_eq!(h.pass_alive(SECOND), []);
+    h.assert_at_rest();
 }
