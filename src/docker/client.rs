@@ -91,6 +91,10 @@ impl Client {
         let body = self.within(async {
             match self.answer(&path).await? {
                 answer if answer.status() == StatusCode::NOT_FOUND => Ok(None),
+                answer if answer.status() == StatusCode::INTERNAL_SERVER_ERROR => {
+                    let (status, body) = (answer.status(), read(answer).await?);
+                    if says_gone(id, &body) { Ok(None) } else { Err(refusal(status, &body)) }
+                }
                 answer => read(ok(answer).await?).await.map(Some),
             }
         });
@@ -158,16 +162,31 @@ async fn ok(answer: Response<Incoming>) -> Result<Response<Incoming>, String> {
     if status.is_success() {
         return Ok(answer);
     }
-    #[derive(serde::Deserialize)]
-    struct Refusal {
-        message: String,
-    }
-    let body = read(answer).await.unwrap_or_default();
-    let message = match serde_json::from_slice::<Refusal>(&body) {
+    Err(refusal(status, &read(answer).await.unwrap_or_default()))
+}
+
+#[derive(serde::Deserialize)]
+struct Refusal {
+    message: String,
+    /// Podman's: the last of the errors that the message is made of.
+    #[serde(default)]
+    cause: String,
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    let message = match serde_json::from_slice::<Refusal>(body) {
         Ok(refusal) => refusal.message,
-        Err(_) => String::from_utf8_lossy(&body).into_owned(),
+        Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
-    Err(format!("{status}: {}", answer::cut(message.trim(), LONGEST_REFUSAL)))
+    format!("{status}: {}", answer::cut(message.trim(), LONGEST_REFUSAL))
+}
+
+/// Whether a failure is Podman's way of saying that this container went away while it was inspected.
+fn says_gone(id: &str, body: &[u8]) -> bool {
+    serde_json::from_slice::<Refusal>(body).is_ok_and(|refusal| {
+        matches!(&*refusal.cause, "no such container" | "container has already been removed")
+            && refusal.message.contains(id)
+    })
 }
 
 fn plain(error: bollard::errors::Error) -> String {
@@ -219,6 +238,23 @@ mod tests {
         assert_eq!(agree((2, 1), Some((2, 0))), (2, 0));
         assert_eq!(parse_version("1.41"), Some((1, 41)));
         assert_eq!(parse_version("one"), None);
+    }
+
+    #[test]
+    fn podman_fails_where_a_container_goes_away_meanwhile() {
+        let of = |id: &str, cause: &str| {
+            let message = format!("container {id} does not exist in database: {cause}");
+            serde_json::json!({"cause": cause, "message": message, "response": 500}).to_string()
+        };
+        assert!(says_gone("0123", of("0123", "no such container").as_bytes()));
+        assert!(says_gone("0123", of("0123", "container has already been removed").as_bytes()));
+        assert!(!says_gone("0123", of("4567", "no such container").as_bytes()));
+        assert!(!says_gone("0123", of("0123", "database is locked").as_bytes()));
+        for body in [r#"{"message":"no such container: 0123"}"#, "no such container", ""] {
+            assert!(!says_gone("0123", body.as_bytes()), "{body}");
+        }
+        let failed = refusal(StatusCode::INTERNAL_SERVER_ERROR, of("0123", "no such file").as_bytes());
+        assert_eq!(failed, "500 Internal Server Error: container 0123 does not exist in database: no such file");
     }
 
     #[test]
