@@ -1,16 +1,14 @@
 //! A private Docker Engine, and a recorder of its events.
 //!
-//! The engine runs in a process and mount namespace of its own. Its first process is a shell that reads its
-//! commands from us: when the test process ends, in whatever way, the shell comes to the end of its input, and
-//! with it the kernel ends dockerd, containerd and every container, and drops every mount.
+//! It runs in a namespace of its own (`namespace.rs`): when the test process ends, in whatever way, the kernel ends
+//! dockerd, containerd and every container, and drops every mount.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,6 +18,8 @@ use serde_json::Value;
 use super::certificates::Authority;
 use super::eventually;
 use super::exporter::free_address;
+pub(crate) use super::namespace::program;
+use super::namespace::{Namespace, busybox_tar, search_path};
 
 /// How long the engine may take to start, and to stop.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -29,11 +29,7 @@ pub(crate) const IMAGE: &str = "busybox:test";
 
 /// A running engine. Dropping it removes its containers, ends it and deletes its directory.
 pub(crate) struct Docker {
-    directory: PathBuf,
-    shell: Child,
-    /// `None` once the shell is to end.
-    commands: Option<ChildStdin>,
-    replies: Receiver<String>,
+    namespace: Namespace,
     /// dockerd's process id in the namespace, while it runs.
     daemon: Option<String>,
     /// Where it listens with TLS too.
@@ -43,32 +39,10 @@ pub(crate) struct Docker {
 impl Docker {
     /// Starts an engine and imports the image. What is missing on the machine fails the test by its name.
     pub(crate) fn start() -> Self {
-        let unshare = program("unshare", "util-linux");
         program("dockerd", "docker.io");
         program("docker", "docker.io");
-        // Not under TMPDIR, which may be too long a path for a socket.
-        let directory = tempfile::Builder::new().prefix("dse-engine-").tempdir_in("/tmp").unwrap().keep();
-        let mut shell = Command::new(unshare)
-            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh"])
-            .env("PATH", search_path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start unshare; is this root? {error}"));
-        let output = BufReader::new(shell.stdout.take().unwrap());
-        let (sender, replies) = mpsc::channel();
-        // Ends with the shell. It is read here, so that a reply can be waited for with a deadline.
-        std::thread::spawn(move || {
-            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
-        });
-        let mut docker = Self {
-            directory,
-            commands: shell.stdin.take(),
-            shell,
-            replies,
-            daemon: None,
-            tls: free_address(),
-        };
+        let namespace = Namespace::new("dse-engine-");
+        let mut docker = Self { namespace, daemon: None, tls: free_address() };
         docker.make_certificates();
         docker.start_daemon();
         docker.import_image();
@@ -77,12 +51,12 @@ impl Docker {
 
     /// Where the engine has its socket, its data and its log.
     pub(crate) fn directory(&self) -> &Path {
-        &self.directory
+        self.namespace.directory()
     }
 
     /// The socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.directory.join("docker.sock")
+        self.directory().join("docker.sock")
     }
 
     /// The socket as `DOCKER_HOST` has it.
@@ -97,7 +71,7 @@ impl Docker {
 
     /// `ca.pem`, `cert.pem` and `key.pem`, as the docker command has them.
     pub(crate) fn certificates(&self) -> PathBuf {
-        self.directory.join("certificates")
+        self.directory().join("certificates")
     }
 
     fn make_certificates(&self) {
@@ -124,7 +98,7 @@ impl Docker {
     /// Starts dockerd with more options, and does not wait.
     pub(crate) fn launch_daemon(&mut self, options: &[&str]) {
         assert!(self.daemon.is_none(), "dockerd runs already");
-        let at = self.directory.display().to_string();
+        let at = self.directory().display().to_string();
         let command = format!(
             "dockerd --host unix://{at}/docker.sock --host tcp://{} --tlsverify \
              --tlscacert {at}/certificates/ca.pem --tlscert {at}/certificates/server-cert.pem \
@@ -157,14 +131,12 @@ impl Docker {
 
     /// What dockerd and containerd have logged.
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+        fs::read_to_string(self.directory().join("log")).unwrap_or_default()
     }
 
-    /// Has the shell run a command that prints one line.
+    /// Has the namespace's shell run a command that prints one line.
     fn command(&mut self, command: &str, deadline: Duration) -> Result<String, String> {
-        let commands = self.commands.as_mut().ok_or("the shell has ended")?;
-        writeln!(commands, "{command}").map_err(|error| error.to_string())?;
-        self.replies.recv_timeout(deadline).map_err(|error| error.to_string())
+        self.namespace.command(command, deadline)
     }
 
     /// The command line client with its environment set to this engine.
@@ -172,7 +144,7 @@ impl Docker {
         let mut command = Command::new("docker");
         command.args(arguments).env("DOCKER_HOST", self.host()).env("PATH", search_path());
         // A context or a configuration of whoever runs the tests has no say here.
-        command.env("DOCKER_CONFIG", &self.directory).env_remove("DOCKER_CONTEXT");
+        command.env("DOCKER_CONFIG", self.directory()).env_remove("DOCKER_CONTEXT");
         for variable in ["DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"] {
             command.env_remove(variable);
         }
@@ -208,7 +180,7 @@ impl Docker {
 
     /// The API itself, without the docker command between.
     pub(crate) fn api(&self) -> Api {
-        Api { socket: self.socket() }
+        Api::new(self.socket())
     }
 
     /// What `docker inspect` says of every container, in the order of the list. One that goes away meanwhile is
@@ -245,24 +217,11 @@ impl Docker {
     }
 
     fn import_image(&self) {
-        let busybox = program("busybox", "busybox-static");
-        let root = self.directory.join("image");
-        for directory in ["bin", "tmp"] {
-            fs::create_dir_all(root.join(directory)).unwrap();
-        }
-        fs::copy(&busybox, root.join("bin/busybox")).unwrap();
-        let list = Command::new(&busybox).arg("--list").output().unwrap();
-        for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|applet| *applet != "busybox") {
-            std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
-        }
-        let tar = self.directory.join("image.tar");
-        let packed = Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&root).arg(".").status().unwrap();
-        assert!(packed.success(), "tar: {packed}");
+        let tar = busybox_tar(self.directory());
         self.run(&["import".as_ref(), tar.as_os_str(), IMAGE.as_ref()]);
         self.try_run(&["run", "--rm", "--network", "none", IMAGE, "/bin/true"]).unwrap_or_else(|error| {
             panic!("{IMAGE} does not run; is busybox the static one (Debian's busybox-static)? {error}")
         });
-        fs::remove_dir_all(root).unwrap();
         fs::remove_file(tar).unwrap();
     }
 }
@@ -276,20 +235,6 @@ impl Drop for Docker {
             complaints.extend(self.remove_all().err());
             let command = format!("kill -TERM {daemon}; wait {daemon}; echo $?");
             complaints.extend(self.command(&command, DEADLINE).err());
-        }
-        drop(self.commands.take());
-        // Without its input the shell ends, and all that is left with it. Killing `unshare` does the same to a
-        // shell that still waits for dockerd.
-        for _ in 0..100 {
-            if !matches!(self.shell.try_wait(), Ok(None)) {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = self.shell.kill();
-        let _ = self.shell.wait();
-        if let Err(error) = fs::remove_dir_all(&self.directory) {
-            complaints.push(format!("{}: {error}", self.directory.display()));
         }
         if !complaints.is_empty() {
             eprintln!("the engine did not end as it should: {complaints:#?}");
@@ -305,6 +250,11 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// The API at this socket; it need not be there yet.
+    pub(crate) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
     /// A request with its own connection: the status and the whole body.
     pub(crate) fn send(
         &self,
@@ -354,20 +304,6 @@ impl Api {
         }
         Ok(inspects)
     }
-}
-
-/// Where programs are; Debian has some in `sbin`, which is not in every user's path.
-fn search_path() -> String {
-    let path = std::env::var("PATH").unwrap_or_default();
-    format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin")
-}
-
-/// The path of a program; where there is none, the test fails with the name of Debian's package.
-pub(crate) fn program(name: &str, package: &str) -> PathBuf {
-    let path = search_path();
-    let mut found =
-        path.split(':').map(|directory| Path::new(directory).join(name)).filter(|path| path.is_file());
-    found.next().unwrap_or_else(|| panic!("{name} is not installed; on Debian: apt-get install {package}"))
 }
 
 /// Records every event of an engine, from its own connection and by nothing but sockets.

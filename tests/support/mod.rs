@@ -5,6 +5,7 @@
 //! | `exposition.rs` | a strict parser of the Prometheus text format, and matchers that print near misses |
 //! | `exporter.rs` | the program under test, started, scraped and stopped |
 //! | `certificates.rs` | an authority of the test's own, and what it signs |
+//! | `namespace.rs` | a shell whose processes and mounts end with the test, and the image's files |
 //! | `docker.rs` | a private Docker Engine, and a recorder of its events |
 //! | `inspect.rs` | what `/metrics` has to say of a container, worked out from `docker inspect` |
 //! | `agreement.rs` | whether an exporter agrees with an engine: its containers, and its events |
@@ -19,6 +20,7 @@ pub(crate) mod docker;
 pub(crate) mod exporter;
 pub(crate) mod exposition;
 pub(crate) mod inspect;
+pub(crate) mod namespace;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};

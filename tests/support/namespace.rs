@@ -1,0 +1,110 @@
+//! A shell in process and mount namespaces of its own, for what must not outlive the test.
+//!
+//! The namespace's first process is a shell that reads its commands from us: when the test process ends, in
+//! whatever way, the shell comes to the end of its input, and with it the kernel ends every other process there,
+//! and drops every mount.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+/// The shell, and a directory for what runs beside it. Dropping it ends all that runs in it and deletes the
+/// directory.
+pub(crate) struct Namespace {
+    directory: PathBuf,
+    shell: Child,
+    /// `None` once the shell is to end.
+    commands: Option<ChildStdin>,
+    replies: Receiver<String>,
+}
+
+impl Namespace {
+    /// Starts the shell. The directory's name begins with `prefix`.
+    pub(crate) fn new(prefix: &str) -> Self {
+        let unshare = program("unshare", "util-linux");
+        // Not under TMPDIR, which may be too long a path for a socket.
+        let directory = tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").unwrap().keep();
+        let mut shell = Command::new(unshare)
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh"])
+            .env("PATH", search_path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start unshare; is this root? {error}"));
+        let output = BufReader::new(shell.stdout.take().unwrap());
+        let (sender, replies) = mpsc::channel();
+        // Ends with the shell. It is read here, so that a reply can be waited for with a deadline.
+        std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Self { directory, commands: shell.stdin.take(), shell, replies }
+    }
+
+    /// The directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Has the shell run a command that prints one line.
+    pub(crate) fn command(&mut self, command: &str, deadline: Duration) -> Result<String, String> {
+        let commands = self.commands.as_mut().ok_or("the shell has ended")?;
+        writeln!(commands, "{command}").map_err(|error| error.to_string())?;
+        self.replies.recv_timeout(deadline).map_err(|error| error.to_string())
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        // Without its input the shell ends, and all that is left with it. Killing `unshare` does the same to a
+        // shell that still waits for something.
+        for _ in 0..100 {
+            if !matches!(self.shell.try_wait(), Ok(None)) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+        if let Err(error) = fs::remove_dir_all(&self.directory) {
+            eprintln!("{} is left: {error}", self.directory.display());
+        }
+    }
+}
+
+/// Where programs are; Debian has some in `sbin`, which is not in every user's path.
+pub(crate) fn search_path() -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin")
+}
+
+/// The path of a program; where there is none, the test fails with the name of Debian's package.
+pub(crate) fn program(name: &str, package: &str) -> PathBuf {
+    let path = search_path();
+    let mut found =
+        path.split(':').map(|directory| Path::new(directory).join(name)).filter(|path| path.is_file());
+    found.next().unwrap_or_else(|| panic!("{name} is not installed; on Debian: apt-get install {package}"))
+}
+
+/// Makes a file system for an image, packed as `image.tar` in this directory: busybox, and a link for each of its
+/// applets.
+pub(crate) fn busybox_tar(directory: &Path) -> PathBuf {
+    let busybox = program("busybox", "busybox-static");
+    let root = directory.join("image");
+    for directory in ["bin", "tmp"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs::copy(&busybox, root.join("bin/busybox")).unwrap();
+    let list = Command::new(&busybox).arg("--list").output().unwrap();
+    for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|applet| *applet != "busybox") {
+        std::os::unix::fs::symlink("busybox", root.join("bin").join(applet)).unwrap();
+    }
+    let tar = directory.join("image.tar");
+    let packed = Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&root).arg(".").status().unwrap();
+    assert!(packed.success(), "tar: {packed}");
+    fs::remove_dir_all(root).unwrap();
+    tar
+}
