@@ -18,7 +18,7 @@ use libtest_mimic::{Arguments, Trial};
 use serde_json::{Value, json};
 use support::agreement::{agrees, counts_agree, expected_counts};
 use support::certificates::Authority;
-use support::docker::{Docker, IMAGE, Recorder, program};
+use support::docker::{Docker, FILL, IMAGE, LIMIT, Recorder, program};
 use support::eventually;
 use support::exporter::Setup;
 use support::exposition::{Labels, labels};
@@ -27,10 +27,6 @@ use support::inspect::{Encoding, common_labels, compare};
 /// How soon after a change `/metrics` has to be right. It takes milliseconds; the rest is for a busy machine and
 /// for the two inspects that a comparison needs.
 const SOON: Duration = Duration::from_secs(3);
-
-/// Fills more memory than `-m 16m` allows, in the container's first and only process: with more than one, the
-/// kernel kills one after the other, and the engine tells of each.
-const FILL: [&str; 4] = ["dd", "if=/dev/zero", "of=/dev/null", "bs=64M"];
 
 /// A list that comes so seldom that nothing here can be right because of it.
 const NEVER: u64 = 3_600_000;
@@ -135,7 +131,7 @@ fn every_state_is_what_inspect_says(docker: &Docker) {
     docker.container("exited-3", &[], &["sh", "-c", "exit 3"]);
     docker.container("stopped", &["--stop-signal", "KILL"], &sleep);
     docker.run(&["stop", "stopped"]);
-    docker.container("oom", &["--memory", "16m"], &FILL);
+    docker.container("oom", &LIMIT, &FILL);
     let not_there = ["create", "--network", "none", "--name", "cannot-start", IMAGE, "/no/such/program"];
     docker.run(&not_there);
     docker.try_run(&["start", "cannot-start"]).expect_err("there is no such program");
@@ -230,7 +226,7 @@ fn every_change_is_what_inspect_says(docker: &Docker) {
     run(&["rm", "shop"]);
     check("rm");
 
-    docker.container("hungry", &["--memory", "16m"], &FILL);
+    docker.container("hungry", &LIMIT, &FILL);
     docker.wait_for("hungry", "/State/OOMKilled", true);
     docker.wait_for("hungry", "/State/Status", "exited");
     check("a kill for memory");
@@ -317,7 +313,7 @@ fn events_are_counted_as_the_engine_tells_them(docker: &Docker) {
     run(&["kill", "shop"]);
     run(&["rm", "--force", "shop"]);
     run(&["rmi", "shop:test"]);
-    docker.container("hungry", &["--memory", "16m"], &FILL);
+    docker.container("hungry", &LIMIT, &FILL);
     docker.wait_for("hungry", "/State/OOMKilled", true);
     docker.container("again", &["--restart", "on-failure:3"], &["sh", "-c", "exit 4"]);
     docker.wait_for("again", "/RestartCount", 3);
@@ -412,8 +408,8 @@ fn a_pods_container_that_is_killed_for_memory_counts(docker: &Docker) {
         docker.container(name, &[&pod[..], &[label]].concat(), &["sleep", "100000"]);
     }
     let name = "k8s_ldap_ldap-2246486038-30nc1_int2_uid_0";
-    let create = ["create", "--network", "none", "--memory", "16m", "--name", name];
-    docker.run(&[&create, &K8S_LABELS[..], &[IMAGE], &FILL[..]].concat());
+    let create = ["create", "--network", "none", "--name", name];
+    docker.run(&[&create, &LIMIT[..], &K8S_LABELS[..], &[IMAGE], &FILL[..]].concat());
     let oom = labels([
         ("event", "oom"),
         ("type", "container"),

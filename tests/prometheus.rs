@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use support::docker::{Docker, IMAGE, program};
+use support::docker::{Docker, FILL, IMAGE, LIMIT, program};
 use support::eventually;
 use support::exporter::{Exporter, Setup, free_address};
 
@@ -27,11 +27,9 @@ fn the_rule_for_kills_for_memory_fires_on_the_first_one() {
     let exporter = Setup::new(&docker.host()).start();
     let prometheus = Prometheus::start(&exporter);
 
-    // In its first and only process: with more than one, the kernel kills one after the other.
-    let fill = ["dd", "if=/dev/zero", "of=/dev/null", "bs=64M"];
     docker.container("bystander", &[], &["sleep", "100000"]);
-    let create = ["create", "--network", "none", "--memory", "16m", "--name", "hungry", IMAGE];
-    docker.run(&[&create[..], &fill].concat());
+    let create = ["create", "--network", "none", "--name", "hungry"];
+    docker.run(&[&create[..], &LIMIT, &[IMAGE], &FILL].concat());
     let samples = |name: &str| prometheus.query(&format!(r#"docker_events{{event="oom",name="{name}"}}"#));
     for name in ["hungry", "bystander"] {
         eventually(DEADLINE, || match &values(&samples(name)?)[..] {

@@ -254,7 +254,10 @@ mod tests {
             assert!(!says_gone("0123", body.as_bytes()), "{body}");
         }
         let failed = refusal(StatusCode::INTERNAL_SERVER_ERROR, of("0123", "no such file").as_bytes());
-        assert_eq!(failed, "500 Internal Server Error: container 0123 does not exist in database: no such file");
+        assert_eq!(
+            failed,
+            "500 Internal Server Error: container 0123 does not exist in database: no such file"
+        );
     }
 
     #[test]

@@ -27,6 +27,15 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// The image that all containers are of: busybox, and a link for each of its applets.
 pub(crate) const IMAGE: &str = "busybox:test";
 
+/// The limit that `FILL` is killed at.
+pub(crate) const LIMIT: [&str; 4] = ["--memory", "16m", "--memory-swap", "16m"];
+
+/// Fills more memory than the container may have, in one process: of several the kernel kills one after the other,
+/// and the engine tells of each. The engine misses a kill in the container's first moment, and forgets one in its
+/// last, so there is a second before and one after (without them two of thirty were missed on a busy machine).
+pub(crate) const FILL: [&str; 3] =
+    ["sh", "-c", "sleep 1; dd if=/dev/zero of=/dev/null bs=64M; code=$?; sleep 1; exit $code"];
+
 /// A running engine. Dropping it removes its containers, ends it and deletes its directory.
 pub(crate) struct Docker {
     namespace: Namespace,
