@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 use crate::config::Tls;
 
@@ -36,16 +36,24 @@ impl std::error::Error for TlsError {}
 /// A client's TLS settings: it trusts the authorities of `ca_file`, else the system's, and shows its
 /// certificate where there is one.
 pub fn client_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| TlsError { path: None, message: error.to_string() })?
-        .with_root_certificates(roots(tls.ca_file.as_deref())?);
+    let builder = builder()?.with_root_certificates(roots(tls.ca_file.as_deref())?);
     match (&tls.cert_file, &tls.key_file) {
         (Some(cert), Some(key)) => builder
             .with_client_auth_cert(certificates(cert)?, private_key(key)?)
             .map_err(|error| TlsError::of(cert, error)),
         _ => Ok(builder.with_no_client_auth()),
     }
+}
+
+/// A client's TLS settings that trust nobody, for a client that makes no TLS connections.
+pub fn without_trust() -> Result<ClientConfig, TlsError> {
+    Ok(builder()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth())
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsVerifier>, TlsError> {
+    ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError { path: None, message: error.to_string() })
 }
 
 fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
@@ -59,6 +67,16 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
         None => {
             // Single certificates of the system's that cannot be read are no reason to refuse the others.
             store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            // Found out here, it is told with a remedy, and not at each connection as an unknown issuer.
+            if store.is_empty() {
+                return Err(TlsError {
+                    path: None,
+                    message:
+                        "this system has no certificate authorities to trust\nhint: install them (Debian's \
+                              ca-certificates), or name a file with some in ca_file or SSL_CERT_FILE"
+                            .into(),
+                });
+            }
         }
     }
     Ok(store)

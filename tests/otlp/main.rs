@@ -404,6 +404,22 @@ fn the_end_comes_in_time_against_peers_that_never_answer() {
 }
 
 #[test]
+fn a_destination_that_is_away_does_not_hold_up_the_end() {
+    let (engine, _) = engine_with_web();
+    let mut collector = Collector::start();
+    let mut exporter = Setup::new(&engine.host())
+        .reader(grpc(&collector, ONCE, json!({})))
+        .reader(http(&collector, ONCE, json!({})))
+        .start();
+    wait_rounds(&collector, 2);
+    collector.stop();
+    exporter.signal(Signal::TERM);
+    let began = Instant::now();
+    assert_eq!(exporter.wait().code(), Some(0));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[test]
 fn what_is_gone_is_in_no_later_export() {
     let engine = FakeEngine::start().unwrap();
     let ids = engine.populate(20, 3);
@@ -627,6 +643,21 @@ fn a_private_authority_is_trusted_where_it_is_configured() {
 }
 
 #[test]
+fn the_systems_authorities_are_trusted_where_none_is_configured() {
+    let (engine, _) = engine_with_web();
+    let authority = Authority::new("system");
+    let collector = Collector::start_tls(authority.server(None));
+    let exporter = Setup::new(&engine.host())
+        .env("SSL_CERT_FILE", authority.file().to_str().unwrap())
+        .env("SSL_CERT_DIR", "")
+        .reader(grpc(&collector, ONCE, json!({})))
+        .reader(http(&collector, ONCE, json!({})))
+        .start();
+    wait_rounds(&collector, 2);
+    exporter.stop();
+}
+
+#[test]
 fn a_clients_certificate_is_shown_where_it_is_configured() {
     let (engine, _) = engine_with_web();
     let authority = Authority::new("private");
@@ -679,6 +710,31 @@ fn what_is_wrong_with_tls_is_told_once_for_each_destination() {
     let refused = log.lines().filter(|line| line.contains("an export failed"));
     assert_eq!(refused.filter(|line| line.contains(&demanding.grpc())).count(), 2, "{log}");
     assert_eq!(collector.count() + demanding.count(), 0);
+}
+
+#[test]
+fn a_system_without_authorities_stops_the_start_where_they_are_needed() {
+    let (engine, _) = engine_with_web();
+    let collector = Collector::start();
+    for kind in ["otlp_grpc", "otlp_http"] {
+        let reader = push(kind, "https://localhost:4318/v1/metrics", ONCE, json!({}));
+        let mut exporter = Setup::new(&engine.host())
+            .env("SSL_CERT_FILE", "/dev/null")
+            .env("SSL_CERT_DIR", "")
+            .reader(reader)
+            .spawn();
+        assert_eq!(exporter.wait().code(), Some(1));
+        let log = exporter.log();
+        assert!(log.contains("has no certificate authorities to trust\nhint: "), "{log}");
+    }
+    let exporter = Setup::new(&engine.host())
+        .env("SSL_CERT_FILE", "/dev/null")
+        .env("SSL_CERT_DIR", "")
+        .reader(grpc(&collector, ONCE, json!({})))
+        .reader(http(&collector, ONCE, json!({})))
+        .start();
+    wait_rounds(&collector, 2);
+    exporter.stop();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 
-use super::retry::{Again, Answer, Failure, within};
+use super::retry::{Again, Answer, Failure, Limits, within};
 use super::target::{USER_AGENT, headers};
 use crate::config::{Compression, Otlp, Tls};
 use crate::readers::ReaderError;
@@ -50,7 +50,8 @@ impl GrpcTarget {
         })
     }
 
-    pub(super) async fn send(&mut self, message: Bytes) -> Result<Answer, Failure> {
+    pub(super) async fn send(&mut self, message: Bytes, attempts: Duration) -> Result<Answer, Failure> {
+        let limits = Limits { all: self.timeout, attempts };
         let channel = self.channel.take().unwrap_or_else(|| self.endpoint.connect_lazy());
         let mut client = Grpc::new(channel.clone());
         if self.compression == Compression::Gzip {
@@ -58,8 +59,7 @@ impl GrpcTarget {
                 .send_compressed(CompressionEncoding::Gzip)
                 .accept_compressed(CompressionEncoding::Gzip);
         }
-        let result =
-            within(self.timeout, || export(client.clone(), self.metadata.clone(), message.clone())).await;
+        let result = within(limits, || export(client.clone(), self.metadata.clone(), message.clone())).await;
         if !matches!(result, Err(Failure { again: Again::NextTime, .. })) {
             self.channel = Some(channel);
         }

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message;
 
-use super::retry::{Again, Answer, Failure, within};
+use super::retry::{Again, Answer, Failure, Limits, within};
 use super::target;
 use crate::config::{Compression, Otlp};
 use crate::readers::ReaderError;
@@ -36,8 +36,11 @@ pub(super) struct HttpTarget {
 
 impl HttpTarget {
     pub(super) fn new(otlp: &Otlp) -> Result<Self, ReaderError> {
-        let tls =
-            crate::tls::client_config(&otlp.tls).map_err(|error| ReaderError::new(error.to_string()))?;
+        let tls = match otlp.endpoint.scheme() {
+            "https" => crate::tls::client_config(&otlp.tls),
+            _ => crate::tls::without_trust(),
+        };
+        let tls = tls.map_err(|error| ReaderError::new(error.to_string()))?;
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         let uri = otlp.endpoint.as_str().parse::<Uri>();
@@ -57,12 +60,13 @@ impl HttpTarget {
         })
     }
 
-    pub(super) async fn send(&mut self, message: Bytes) -> Result<Answer, Failure> {
+    pub(super) async fn send(&mut self, message: Bytes, attempts: Duration) -> Result<Answer, Failure> {
+        let limits = Limits { all: self.timeout, attempts };
         let body = match self.compression {
             Compression::Gzip => gzip(&message)?,
             Compression::None => message,
         };
-        within(self.timeout, || self.export(body.clone())).await
+        within(limits, || self.export(body.clone())).await
     }
 
     async fn export(&self, body: Bytes) -> Result<Answer, Failure> {

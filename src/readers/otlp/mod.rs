@@ -56,6 +56,10 @@ use crate::stats::Stats;
 /// Data points that are collected at once, about: larger requests would save little and cost memory.
 const MOST_POINTS: usize = 4_000;
 
+/// For attempts to send the last state. A destination that is away then, which is often because it ends too, must
+/// not hold up the end of this program.
+const LAST_ATTEMPTS: Duration = Duration::from_secs(1);
+
 /// How an export ended: the values of the label `result`.
 const OK: &str = "ok";
 const PARTIAL: &str = "partial";
@@ -150,10 +154,15 @@ impl PushReader {
                 _ = ticks.tick() => {}
             }
             if let Some(left) = self.export_or_end(&shutdown, flush).await {
-                return self.export(left.min(self.periodic.timeout)).await;
+                return self.export_last(left).await;
             }
         }
-        self.export(flush.min(self.periodic.timeout)).await;
+        self.export_last(flush).await;
+    }
+
+    async fn export_last(&mut self, limit: Duration) {
+        self.target.patience = LAST_ATTEMPTS;
+        self.export(limit.min(self.periodic.timeout)).await;
     }
 
     /// An export that leaves time for the last one if the program ends meanwhile. Returns that time then.

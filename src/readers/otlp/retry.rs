@@ -59,12 +59,22 @@ impl Failure {
     }
 }
 
-/// Tries again for as long as it makes sense and `limit` allows.
+/// How long a request may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// With all attempts.
+    pub(super) all: Duration,
+    /// No attempt begins later than this.
+    pub(super) attempts: Duration,
+}
+
+/// Tries again for as long as it makes sense and the limits allow.
 pub(super) async fn within<F: Future<Output = Result<Answer, Failure>>>(
-    limit: Duration,
+    limits: Limits,
     mut attempt: impl FnMut() -> F,
 ) -> Result<Answer, Failure> {
-    let deadline = Instant::now() + limit;
+    let began = Instant::now();
+    let (deadline, last) = (began + limits.all, began + limits.all.min(limits.attempts));
     let mut pause = FIRST_PAUSE;
     let mut before: Option<Failure> = None;
     loop {
@@ -73,7 +83,7 @@ pub(super) async fn within<F: Future<Output = Result<Answer, Failure>>>(
             Ok(Err(failure)) => failure,
             Err(_) => {
                 let before = before.map(|failure| format!("; before that: {}", failure.message));
-                let message = format!("no answer within {limit:?}{}", before.unwrap_or_default());
+                let message = format!("no answer within {:?}{}", limits.all, before.unwrap_or_default());
                 return Err(Failure::new(message, Again::NextTime));
             }
         };
@@ -82,7 +92,7 @@ pub(super) async fn within<F: Future<Output = Result<Answer, Failure>>>(
             Again::Later => pause.mul_f64(1.0 - fastrand::f64() / 2.0),
             Again::After(wait) => wait.max(pause),
         };
-        if deadline.saturating_duration_since(Instant::now()) <= wait {
+        if last.saturating_duration_since(Instant::now()) <= wait {
             return Err(failure);
         }
         debug!(why = failure.message, ?wait, "an attempt to export failed");
@@ -113,8 +123,17 @@ mod tests {
     /// Has these failures one after the other, and then an answer. Returns what comes of it, the number of
     /// attempts, and the time.
     async fn run(limit: u64, failures: &[Again]) -> (Result<Answer, Failure>, usize, Duration) {
+        run_within(limit, u64::MAX, failures).await
+    }
+
+    async fn run_within(
+        all: u64,
+        attempts: u64,
+        failures: &[Again],
+    ) -> (Result<Answer, Failure>, usize, Duration) {
+        let limits = Limits { all: Duration::from_millis(all), attempts: Duration::from_millis(attempts) };
         let (began, mut attempts) = (Instant::now(), 0);
-        let result = within(Duration::from_millis(limit), || {
+        let result = within(limits, || {
             attempts += 1;
             std::future::ready(match failures.get(attempts - 1) {
                 Some(again) => Err(Failure::new(format!("failure {attempts}"), *again)),
@@ -162,9 +181,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_time_for_attempts_may_be_shorter() {
+        let (result, _, time) = run_within(10_000, 1_000, &[Again::Later; 1_000]).await;
+        assert!(result.is_err());
+        assert!(time < Duration::from_secs(1), "{time:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn an_attempt_without_an_answer_ends_with_the_limit() {
         let mut first = true;
-        let result = within(Duration::from_secs(2), || {
+        let limits = Limits { all: Duration::from_secs(2), attempts: Duration::MAX };
+        let result = within(limits, || {
             let first = std::mem::take(&mut first);
             async move {
                 if first {

@@ -1,5 +1,7 @@
 //! Where a push reader's data goes.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
@@ -23,6 +25,8 @@ pub(super) struct Target {
     /// As it is logged and counted.
     pub(super) name: String,
     pub(super) temporality: Temporality,
+    /// How long a request is tried again.
+    pub(super) patience: Duration,
     transport: Transport,
     secrets: Vec<String>,
 }
@@ -42,6 +46,7 @@ impl Target {
                 transport: transport.map_err(|error| ReaderError::new(format!("{name}: {error}")))?,
                 name,
                 temporality: otlp.temporality,
+                patience: Duration::MAX,
                 secrets: secrets(otlp),
             })
         };
@@ -51,6 +56,7 @@ impl Target {
             Exporter::Console { temporality } => Ok(Self {
                 name: "console".into(),
                 temporality: *temporality,
+                patience: Duration::MAX,
                 transport: Transport::Console(Console::new()),
                 secrets: Vec::new(),
             }),
@@ -61,8 +67,8 @@ impl Target {
     pub(super) async fn send(&mut self, request: ExportMetricsServiceRequest) -> Result<Answer, Failure> {
         let encode = |request: ExportMetricsServiceRequest| Bytes::from(request.encode_to_vec());
         let result = match &mut self.transport {
-            Transport::Grpc(target) => target.send(encode(request)).await,
-            Transport::Http(target) => target.send(encode(request)).await,
+            Transport::Grpc(target) => target.send(encode(request), self.patience).await,
+            Transport::Http(target) => target.send(encode(request), self.patience).await,
             Transport::Console(console) => console.send(&request),
         };
         match result {
