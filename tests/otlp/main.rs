@@ -1019,6 +1019,67 @@ fn a_connection_that_has_gone_silent_is_not_used_again() {
     }
 }
 
+/// A port whose queue of connections is full, so that the system answers nobody any more, as if the host were
+/// gone.
+struct BlackHole {
+    address: std::net::SocketAddr,
+    _runtime: tokio::runtime::Runtime,
+    _listener: tokio::net::TcpListener,
+    _waiting: Vec<std::net::TcpStream>,
+}
+
+impl BlackHole {
+    fn new() -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = runtime.block_on(async {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+            socket.listen(1).unwrap()
+        });
+        let address = listener.local_addr().unwrap();
+        let connect = || std::net::TcpStream::connect_timeout(&address, Duration::from_millis(200));
+        let waiting: Vec<_> = std::iter::from_fn(|| connect().ok()).take(100).collect();
+        assert!(waiting.len() < 100, "the queue is never full");
+        Self { address, _runtime: runtime, _listener: listener, _waiting: waiting }
+    }
+}
+
+#[test]
+fn peers_that_never_answer_cost_no_memory_and_no_files() {
+    let engine = FakeEngine::start().unwrap();
+    engine.populate(10, 20);
+    let collector = Collector::start();
+    collector.answer_always(Answer::Hang);
+    let hole = BlackHole::new();
+    let more = json!({"timeout": 20, "compression": "none"});
+    let exporter = Setup::new(&engine.host())
+        .set("/events/log", false)
+        .reader(grpc(&collector, 20, more.clone()))
+        .reader(http(&collector, 20, more.clone()))
+        .reader(push("otlp_grpc", &format!("http://{}", hole.address), 20, more.clone()))
+        .reader(push("otlp_http", &format!("http://{}/v1/metrics", hole.address), 20, more))
+        .start();
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", exporter.pid())).unwrap().count();
+    // So often has each of them failed.
+    let failed = |count: f64| {
+        eventually(SOON, || {
+            let scrape = exporter.scrape();
+            let all =
+                scrape.select("docker_state_exporter_otlp_exports_total", &labels([("result", "error")]));
+            assert_eq!(all.len(), 4);
+            if all.iter().all(|(_, errors)| *errors >= count) { Ok(()) } else { Err(format!("{all:?}")) }
+        });
+    };
+    failed(10.0);
+    let (files_before, memory_before) = (files(), exporter.rss());
+    failed(50.0);
+    let (files_after, memory_after) = (files(), exporter.rss());
+    assert!(files_after <= files_before + 10, "files from {files_before} to {files_after}");
+    // Each of 160 requests has 200 kB.
+    let grown = memory_after.saturating_sub(memory_before);
+    assert!(grown < 10_000_000, "memory from {memory_before} to {memory_after}");
+}
+
 /// Two destinations have nothing to do with each other.
 #[test]
 fn each_reader_is_on_its_own() {

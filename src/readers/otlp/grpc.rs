@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes};
 use http::uri::PathAndQuery;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message;
+use tokio_util::sync::DropGuard;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
@@ -15,6 +16,7 @@ use tonic_types::StatusExt;
 
 use super::retry::{Again, Answer, Failure, Limits, within};
 use super::target::{USER_AGENT, headers};
+use super::tasks::Tasks;
 use crate::config::{Compression, Otlp, Tls};
 use crate::readers::ReaderError;
 
@@ -26,7 +28,7 @@ pub(super) struct GrpcTarget {
     endpoint: Endpoint,
     /// Not here while a request is under way. One that is given up leaves none: its connection may be to a peer
     /// that is no longer there, which TCP alone finds out after a quarter of an hour.
-    channel: Option<Channel>,
+    connection: Option<(Channel, DropGuard)>,
     metadata: MetadataMap,
     compression: Compression,
     timeout: Duration,
@@ -43,7 +45,7 @@ impl GrpcTarget {
         }
         Ok(Self {
             endpoint,
-            channel: None,
+            connection: None,
             metadata: MetadataMap::from_headers(headers(otlp)?),
             compression: otlp.compression,
             timeout: otlp.timeout,
@@ -52,8 +54,8 @@ impl GrpcTarget {
 
     pub(super) async fn send(&mut self, message: Bytes, attempts: Duration) -> Result<Answer, Failure> {
         let limits = Limits { all: self.timeout, attempts };
-        let channel = self.channel.take().unwrap_or_else(|| self.endpoint.connect_lazy());
-        let mut client = Grpc::new(channel.clone());
+        let connection = self.connection.take().unwrap_or_else(|| self.connect());
+        let mut client = Grpc::new(connection.0.clone());
         if self.compression == Compression::Gzip {
             client = client
                 .send_compressed(CompressionEncoding::Gzip)
@@ -61,9 +63,14 @@ impl GrpcTarget {
         }
         let result = within(limits, || export(client.clone(), self.metadata.clone(), message.clone())).await;
         if !matches!(result, Err(Failure { again: Again::NextTime, .. })) {
-            self.channel = Some(channel);
+            self.connection = Some(connection);
         }
         result
+    }
+
+    fn connect(&self) -> (Channel, DropGuard) {
+        let (tasks, guard) = Tasks::new();
+        (self.endpoint.clone().executor(tasks).connect_lazy(), guard)
     }
 }
 

@@ -11,12 +11,13 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message;
+use tokio_util::sync::DropGuard;
 
 use super::retry::{Again, Answer, Failure, Limits, within};
 use super::target;
+use super::tasks::Tasks;
 use crate::config::{Compression, Otlp};
 use crate::readers::ReaderError;
 
@@ -25,9 +26,14 @@ const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf")
 /// Of an answer, which has a few words at most.
 const MOST_ANSWER_BYTES: usize = 64 * 1024;
 
+type Connector = HttpsConnector<HttpConnector>;
+type HttpClient = Client<Connector, Full<Bytes>>;
+
 /// An OTLP receiver that is spoken to over HTTP.
 pub(super) struct HttpTarget {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    connector: Connector,
+    /// Not here while a request is under way, and not after one that was given up.
+    connection: Option<(HttpClient, DropGuard)>,
     uri: Uri,
     headers: HeaderMap,
     compression: Compression,
@@ -52,7 +58,8 @@ impl HttpTarget {
             Compression::None => headers.remove(CONTENT_ENCODING),
         };
         Ok(Self {
-            client: Client::builder(TokioExecutor::new()).build(connector),
+            connector,
+            connection: None,
             uri: uri.map_err(|error| ReaderError::new(error.to_string()))?,
             headers,
             compression: otlp.compression,
@@ -66,15 +73,25 @@ impl HttpTarget {
             Compression::Gzip => gzip(&message)?,
             Compression::None => message,
         };
-        within(limits, || self.export(body.clone())).await
+        let connection = self.connection.take().unwrap_or_else(|| self.connect());
+        let result = within(limits, || self.export(&connection.0, body.clone())).await;
+        if !matches!(result, Err(Failure { again: Again::NextTime, .. })) {
+            self.connection = Some(connection);
+        }
+        result
     }
 
-    async fn export(&self, body: Bytes) -> Result<Answer, Failure> {
+    fn connect(&self) -> (HttpClient, DropGuard) {
+        let (tasks, guard) = Tasks::new();
+        (Client::builder(tasks).build(self.connector.clone()), guard)
+    }
+
+    async fn export(&self, client: &HttpClient, body: Bytes) -> Result<Answer, Failure> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
-        let response = self.client.request(request).await.map_err(|error| Failure::on_the_way(&error))?;
+        let response = client.request(request).await.map_err(|error| Failure::on_the_way(&error))?;
         let (head, body) = response.into_parts();
         // An answer counts even if its words cannot be read.
         let body = Limited::new(body, MOST_ANSWER_BYTES).collect().await.map(|body| body.to_bytes());

@@ -17,6 +17,7 @@
 //! | `delta.rs` | delta temporality: what the destination has taken of each series |
 //! | `request.rs` | requests cut to size |
 //! | `target.rs` | where they go; `grpc.rs`, `http.rs`, `console.rs`: the ways there |
+//! | `tasks.rs` | what a client runs beside its requests |
 //! | `retry.rs` | attempts, failures, and what comes after them |
 
 mod console;
@@ -27,6 +28,7 @@ mod request;
 mod retry;
 mod source;
 mod target;
+mod tasks;
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
