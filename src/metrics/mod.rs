@@ -11,7 +11,7 @@ pub mod labels;
 mod own;
 
 pub use instruments::{Collection, SERIES_LABEL, register_containers, register_events};
-pub use own::register as register_own;
+pub use own::{register as register_own, view as own_view};
 
 /// The instrumentation scope of every instrument.
 pub fn scope() -> opentelemetry::InstrumentationScope {

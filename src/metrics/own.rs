@@ -5,6 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter};
+use opentelemetry_sdk::metrics::{Instrument, Stream};
 use procfs::WithCurrentSystemInfo;
 use procfs::process::{LimitValue, Process};
 use tokio::runtime::RuntimeMetrics;
@@ -15,6 +16,13 @@ use crate::stats::{Counter, DurationSink, Stats};
 /// From a millisecond, which a good inspect takes, to ten seconds, which is no longer "at once".
 const EVENT_APPLY_BUCKETS: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// The view that gives the exporter's own streams the room that they need: at most a series for each result of
+/// each push reader. Room for the 2,000 of the SDK's own limit would be taken at once, for each instrument.
+pub fn view(push_readers: usize) -> impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static {
+    let room = (3 * push_readers).max(16);
+    move |_| Stream::builder().with_cardinality_limit(room).build().ok()
+}
 
 /// Registers the instruments of the exporter's own numbers, of its process and of its runtime.
 pub fn register(meter: &Meter, stats: &Arc<Stats>, runtime: &RuntimeMetrics) {

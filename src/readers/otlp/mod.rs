@@ -39,7 +39,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures_util::FutureExt;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::metrics::{Instrument, Stream};
 use tokio::runtime::RuntimeMetrics;
 use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -348,13 +347,9 @@ fn events(resource: &Resource, collection: &Arc<Collection>, pages: Pages) -> So
 
 /// The instruments of the exporter's own numbers.
 fn own(resource: &Resource, stats: &Arc<Stats>, runtime: &RuntimeMetrics, readers: usize) -> Source {
-    // The most series that a metric has: each result of each endpoint. Room for the 2,000 of the SDK's own limit
-    // would be taken at once, for each of the instruments.
-    let room = (3 * readers).max(16);
-    let view = move |_: &Instrument| Stream::builder().with_cardinality_limit(room).build().ok();
     let (resource, stats, runtime) = (resource.clone(), Arc::clone(stats), runtime.clone());
     Source::new(move || {
-        let manual = Manual::new(&resource, |b| b.with_view(view));
+        let manual = Manual::new(&resource, |b| b.with_view(metrics::own_view(readers)));
         metrics::register_own(&manual.meter(), &stats, &runtime);
         manual
     })

@@ -121,7 +121,8 @@ impl PrometheusReader {
             .with_registry(own.clone())
             .without_target_info()
             .scope_info_enabled(false);
-        let own_provider = provider(exporter, resource, |builder| builder)?;
+        let view = metrics::own_view(config.readers.periodic.len());
+        let own_provider = provider(exporter, resource, |builder| builder.with_view(view))?;
         metrics::register_own(&own_provider.meter_with_scope(metrics::scope()), stats, runtime);
         let reader = Self {
             inventory,
