@@ -7,6 +7,7 @@
 //! | `certificates.rs` | an authority of the test's own, and what it signs |
 //! | `namespace.rs` | a shell whose processes and mounts end with the test, and the image's files |
 //! | `docker.rs` | a private Docker Engine, and a recorder of its events |
+//! | `podman.rs` | a private Podman with its service, and a recorder of its events |
 //! | `inspect.rs` | what `/metrics` has to say of a container, worked out from `docker inspect` |
 //! | `agreement.rs` | whether an exporter agrees with an engine: its containers, and its events |
 //!
@@ -21,6 +22,7 @@ pub(crate) mod exporter;
 pub(crate) mod exposition;
 pub(crate) mod inspect;
 pub(crate) mod namespace;
+pub(crate) mod podman;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};

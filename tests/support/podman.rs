@@ -1,0 +1,363 @@
+//! A private Podman with its API service, and a recorder of its events.
+//!
+//! It runs in a namespace of its own (`namespace.rs`), with its own storage, locks and runtime directories. Podman
+//! has no daemon: the service and each `podman` command do their work by themselves, side by side, and so the
+//! commands run in the namespace too.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::{Map, Value, json};
+
+use super::docker::Api;
+use super::eventually;
+use super::namespace::{Namespace, busybox_tar, program};
+
+/// How long a command may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The image that all containers are of.
+pub(crate) const IMAGE: &str = "localhost/busybox:test";
+
+/// A Podman with its service. Dropping it removes its containers, ends it and deletes its directory.
+pub(crate) struct Podman {
+    namespace: Mutex<Namespace>,
+    directory: PathBuf,
+    /// The service's process id in the namespace, while it runs.
+    service: Mutex<Option<String>>,
+    /// After the namespace, because what is in it may still be in these.
+    cgroup: Cgroup,
+}
+
+impl Podman {
+    /// Starts the service and imports the image. What is missing on the machine fails the test by its name.
+    pub(crate) fn start() -> Self {
+        program("podman", "podman");
+        program("conmon", "conmon");
+        program("runc", "runc");
+        let namespace = Namespace::new("dse-podman-");
+        let directory = namespace.directory().to_owned();
+        let cgroup = Cgroup(directory.file_name().unwrap().to_str().unwrap().to_owned());
+        let podman = Self { namespace: Mutex::new(namespace), directory, service: Mutex::default(), cgroup };
+        podman.configure("1m");
+        fs::create_dir(podman.directory.join("tmp")).unwrap();
+        // Its own /run and /dev/shm, because locks and the runtime's state have fixed names there, and because no
+        // systemd of the machine is to run timers for these containers. In its own working directory, because
+        // conmon before 2.1.13 leaves a file named `oom` there.
+        let at = podman.directory.display();
+        let prepare = format!(
+            "mount -t tmpfs none /run && mount -t tmpfs none /dev/shm && cd {at} && \
+             export HOME={at} TMPDIR={at}/tmp CONTAINERS_CONF={at}/containers.conf \
+             CONTAINERS_STORAGE_CONF={at}/storage.conf && \
+             unset CONTAINER_HOST CONTAINER_CONNECTION CONTAINERS_CONF_OVERRIDE XDG_RUNTIME_DIR \
+             XDG_CONFIG_HOME XDG_DATA_HOME DBUS_SESSION_BUS_ADDRESS NOTIFY_SOCKET; echo $?"
+        );
+        let prepared = podman.command(&prepare);
+        assert_eq!(prepared, "0", "mounts in the namespace");
+        let tar = busybox_tar(&podman.directory);
+        podman.run(&["import", tar.to_str().unwrap(), IMAGE]);
+        fs::remove_file(tar).unwrap();
+        podman.start_service(&["--time", "0"]);
+        podman
+    }
+
+    /// Writes its configuration; its event log is rotated at this size.
+    pub(crate) fn configure(&self, event_log_size: &str) {
+        let at = self.directory.display();
+        // The limits of open files and processes and the cgroups' manager are what a sandbox allows; runc and not
+        // crun because the latter refuses cgroups of both versions side by side. Health checks are not run by
+        // timers here, and events are in a file: there is no systemd.
+        let containers = format!(
+            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\nnetns = \"none\"\n\
+             log_driver = \"k8s-file\"\n\
+             [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n\
+             events_logfile_max_size = \"{event_log_size}\"\nruntime = \"runc\"\n\
+             tmp_dir = \"{at}/libpod\"\n[network]\nnetwork_config_dir = \"{at}/networks\"\n"
+        );
+        fs::write(self.directory.join("containers.conf"), containers).unwrap();
+        let storage =
+            format!("[storage]\ndriver = \"vfs\"\nrunroot = \"{at}/runroot\"\ngraphroot = \"{at}/root\"\n");
+        fs::write(self.directory.join("storage.conf"), storage).unwrap();
+    }
+
+    /// Where it has everything.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// The service's socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.directory.join("podman.sock")
+    }
+
+    /// The socket as `DOCKER_HOST` has it.
+    pub(crate) fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Starts the service with these options, the first time or again, and waits until it answers.
+    pub(crate) fn start_service(&self, options: &[&str]) {
+        let mut service = self.service.lock().unwrap();
+        assert!(service.is_none(), "the service runs already");
+        let command = format!(
+            "podman system service {} {} >>service.log 2>&1 </dev/null & echo $!",
+            quoted(options),
+            self.host()
+        );
+        *service = Some(self.command(&command));
+        let api = Api::new(self.socket());
+        eventually(DEADLINE, || match api.send("GET", "/_ping", None) {
+            Ok((200, _)) => Ok(()),
+            Ok((status, body)) => Err(format!("{status}: {body}")),
+            Err(error) => Err(format!("{error}; its log:\n{}", self.log())),
+        });
+    }
+
+    /// Ends the service with a signal, `TERM` or `KILL`. Its containers go on.
+    pub(crate) fn stop_service(&self, signal: &str) {
+        let service = self.service.lock().unwrap().take().expect("the service does not run");
+        self.command(&format!("{{ kill -{signal} {service}; wait {service}; }} 2>/dev/null; echo $?"));
+    }
+
+    /// Starts the service if a test that has failed has left it ended.
+    pub(crate) fn ensure_service(&self) {
+        if self.service.lock().unwrap().is_none() {
+            self.start_service(&["--time", "0"]);
+        }
+    }
+
+    /// Whether the service has not ended by itself.
+    pub(crate) fn service_runs(&self) -> bool {
+        let service = self.service.lock().unwrap().clone().expect("the service was not started");
+        self.command(&format!("kill -0 {service} 2>/dev/null; echo $?")) == "0"
+    }
+
+    /// What the service has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("service.log")).unwrap_or_default()
+    }
+
+    fn command(&self, command: &str) -> String {
+        let reply = self.namespace.lock().unwrap().command(command, DEADLINE * 2);
+        reply.unwrap_or_else(|error| panic!("{command}: {error}"))
+    }
+
+    /// Runs `podman` with these arguments; returns what it printed, trimmed, or what it complained of.
+    pub(crate) fn try_run(&self, arguments: &[&str]) -> Result<String, String> {
+        self.try_run_in(&self.directory, arguments)
+    }
+
+    /// The same, in another working directory.
+    pub(crate) fn try_run_in(&self, working: &Path, arguments: &[&str]) -> Result<String, String> {
+        let at = self.directory.display();
+        let status = self.command(&format!(
+            "(cd {} && timeout --kill-after 5 {} podman {}) >{at}/stdout 2>{at}/stderr </dev/null; echo $?",
+            working.display(),
+            DEADLINE.as_secs(),
+            quoted(arguments)
+        ));
+        let read = |name: &str| {
+            String::from_utf8_lossy(&fs::read(self.directory.join(name)).unwrap()).trim().to_owned()
+        };
+        match status.as_str() {
+            "0" => Ok(read("stdout")),
+            _ => Err(format!("exit code {status}: {}", read("stderr"))),
+        }
+    }
+
+    /// Runs `podman` with these arguments, which must succeed.
+    #[track_caller]
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
+        self.try_run(arguments).unwrap_or_else(|error| panic!("podman {arguments:?}: {error}"))
+    }
+
+    /// Makes a container; `options` come before the image, `command` after it.
+    #[track_caller]
+    pub(crate) fn create(&self, name: &str, options: &[&str], command: &[&str]) -> String {
+        let begin = ["create", "--cgroup-parent", &self.cgroup.0, "--name", name];
+        self.run(&[&begin, options, &[IMAGE], command].concat())
+    }
+
+    /// Runs a container in the background.
+    #[track_caller]
+    pub(crate) fn container(&self, name: &str, options: &[&str], command: &[&str]) -> String {
+        let begin = ["run", "--detach", "--cgroup-parent", &self.cgroup.0, "--name", name];
+        self.run(&[&begin, options, &[IMAGE], command].concat())
+    }
+
+    /// Makes a pod. The container that holds its namespaces is of the same image.
+    #[track_caller]
+    pub(crate) fn pod(&self, name: &str) -> String {
+        let infra = ["--infra-image", IMAGE, "--infra-command", "sleep 100000"];
+        let begin = ["pod", "create", "--cgroup-parent", &self.cgroup.0, "--name", name];
+        self.run(&[&begin[..], &infra].concat())
+    }
+
+    /// The directory that a container's runtime is given.
+    pub(crate) fn bundle(&self, id: &str) -> PathBuf {
+        self.directory.join("root/vfs-containers").join(id).join("userdata")
+    }
+
+    /// What `podman inspect` says of every container, in the words of Docker's API.
+    pub(crate) fn inspect_all(&self) -> Result<Vec<Value>, String> {
+        let ids = self.try_run(&["ps", "--all", "--quiet", "--no-trunc"])?;
+        let ids: Vec<_> = ids.lines().collect();
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let inspects = self.try_run(&[&["inspect", "--type", "container"], &ids[..]].concat())?;
+        let inspects: Vec<Value> = serde_json::from_str(&inspects).map_err(|error| error.to_string())?;
+        Ok(inspects.into_iter().map(in_dockers_words).collect())
+    }
+
+    /// What `podman inspect` says of one container, in its own words.
+    #[track_caller]
+    pub(crate) fn inspect(&self, name: &str) -> Value {
+        let all: Value = serde_json::from_str(&self.run(&["inspect", "--type", "container", name])).unwrap();
+        all[0].clone()
+    }
+
+    /// Waits until `podman inspect` of a container has this value at a JSON pointer.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, name: &str, pointer: &str, wanted: impl Into<Value>) {
+        let wanted = wanted.into();
+        eventually(DEADLINE, || match self.inspect(name).pointer(pointer) {
+            Some(value) if *value == wanted => Ok(()),
+            other => Err(format!("{name}: {pointer} is {other:?}, not {wanted}")),
+        });
+    }
+
+    /// Removes every pod and container.
+    pub(crate) fn remove_all(&self) -> Result<(), String> {
+        self.try_run(&["pod", "rm", "--all", "--force", "--time", "0"])?;
+        self.try_run(&["rm", "--all", "--force", "--time", "0"])?;
+        Ok(())
+    }
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        if let Err(error) = self.remove_all() {
+            eprintln!("Podman did not end as it should: {error}");
+        }
+        // A test that has failed may have poisoned it.
+        self.service.clear_poison();
+        if self.service.lock().is_ok_and(|service| service.is_some()) {
+            self.stop_service("TERM");
+        }
+    }
+}
+
+/// A control group that all containers are below.
+struct Cgroup(String);
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        // One hierarchy, or one for each controller.
+        let root = Path::new("/sys/fs/cgroup");
+        let below = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+        for hierarchy in below.chain([root.to_owned()]) {
+            remove_groups(&hierarchy.join(&self.0));
+        }
+    }
+}
+
+/// Control groups go one by one, the innermost first; the files in them go with them.
+fn remove_groups(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_groups(&entry.path());
+        }
+    }
+    // It may be none, or its last process may only just be ending.
+    for _ in 0..50 {
+        match fs::remove_dir(group) {
+            Err(error) if error.raw_os_error() == Some(16) => std::thread::sleep(Duration::from_millis(20)),
+            _ => break,
+        }
+    }
+}
+
+fn quoted(arguments: &[&str]) -> String {
+    let quote = |argument: &&str| format!("'{}'", argument.replace('\'', r"'\''"));
+    arguments.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+/// `podman inspect` differs from Docker's answer in its words for a state, as its own Docker-compatible API
+/// translates them from 5.6 on, and in how it writes the image's id.
+fn in_dockers_words(mut inspect: Value) -> Value {
+    let state = match inspect["State"]["Status"].as_str().unwrap() {
+        "configured" | "initialized" => "created",
+        "stopping" => "running",
+        "stopped" => "exited",
+        state => state,
+    };
+    inspect["State"]["Status"] = state.into();
+    let image = format!("sha256:{}", inspect["Image"].as_str().unwrap());
+    inspect["Image"] = image.into();
+    inspect
+}
+
+/// Records every event, by `podman events`.
+pub(crate) struct Recorder<'a> {
+    podman: &'a Podman,
+    process: String,
+}
+
+impl<'a> Recorder<'a> {
+    /// Begins to record. Nothing that happens after this is missed.
+    pub(crate) fn start(podman: &'a Podman) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let process = podman.command(&format!(
+            "podman events --format json --since {}.{:09} >events 2>events.log </dev/null & echo $!",
+            now.as_secs(),
+            now.subsec_nanos()
+        ));
+        Self { podman, process }
+    }
+
+    /// The events so far, as Docker would have told them.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.podman.directory.join("events")).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(|line| as_docker_tells_it(&serde_json::from_str(line).unwrap())).collect()
+    }
+
+    /// Waits until everything that has happened is recorded, by making one more event.
+    pub(crate) fn catch_up(&self) -> Vec<Value> {
+        let id = self.podman.create("catch-up", &[], &["true"]);
+        self.podman.run(&["rm", "catch-up"]);
+        eventually(DEADLINE, || {
+            let events = self.events();
+            let seen = events.iter().any(|e| e["Action"] == "destroy" && e["Actor"]["ID"] == *id);
+            if seen { Ok(events) } else { Err("the recorder has not seen the end") }
+        })
+        .0
+    }
+}
+
+impl Drop for Recorder<'_> {
+    fn drop(&mut self) {
+        self.podman.command(&format!("kill {0}; wait {0}; echo $?", self.process));
+    }
+}
+
+fn as_docker_tells_it(event: &Value) -> Value {
+    let text = |key: &str| event[key].as_str().unwrap_or_default();
+    let kind = text("Type");
+    let action = match (kind, text("Status")) {
+        ("container", "died") => "die".to_owned(),
+        ("container", "remove") => "destroy".to_owned(),
+        ("container", "exec") => "exec_start".to_owned(),
+        ("container", "exec_died") => "exec_die".to_owned(),
+        ("container", "health_status") => format!("health_status: {}", text("health_status")),
+        ("image", "remove") => "delete".to_owned(),
+        (_, action) => action.to_owned(),
+    };
+    let mut attributes: Map<String, Value> = event["Attributes"].as_object().cloned().unwrap_or_default();
+    attributes.insert("name".into(), text("Name").into());
+    attributes.insert("image".into(), text("Image").into());
+    json!({"Type": kind, "Action": action, "Actor": {"ID": text("ID"), "Attributes": attributes}})
+}
