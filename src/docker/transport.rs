@@ -105,7 +105,13 @@ impl Transport {
             .build()
             .map_err(io::Error::other)?;
         let request = Request::get(uri).body(Empty::new()).map_err(io::Error::other)?;
-        self.client.request(request).await.map_err(root_cause)
+        match self.client.request(request.clone()).await {
+            // A daemon may close an idle connection just as it is used again: Podman does after some seconds. None
+            // of the calls changes anything, so it can be made once more.
+            Err(error) if !error.is_connect() => self.client.request(request).await,
+            answer => answer,
+        }
+        .map_err(root_cause)
     }
 
     /// Sends a request of bollard's, through the same guard.
@@ -376,6 +382,42 @@ mod tests {
         assert!(
             matches!(parse("ssh://me@host:22", None), Ok(Endpoint::Ssh { destination }) if destination == "ssh://me@host:22")
         );
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_closed_as_it_is_used_again_costs_no_call() {
+        let directory = tempfile::tempdir().unwrap();
+        let socket = directory.path().join("socket");
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let server = tokio::spawn(async move {
+            let mut requests = 0;
+            for keep_open in [true, false] {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut buffer = [0; 4096];
+                while tokio::io::AsyncReadExt::read(&mut connection, &mut buffer).await.unwrap() > 0 {
+                    requests += 1;
+                    // The second request on the first connection has no answer.
+                    if keep_open && requests == 2 {
+                        break;
+                    }
+                    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK";
+                    tokio::io::AsyncWriteExt::write_all(&mut connection, answer).await.unwrap();
+                    if !keep_open {
+                        break;
+                    }
+                }
+            }
+            requests
+        });
+        let host = format!("unix://{}", socket.display());
+        let transport = Transport::new(&config::Docker { host, ..Default::default() }).unwrap();
+        for _ in 0..2 {
+            let answer = transport.get("/_ping").await.unwrap();
+            http_body_util::BodyExt::collect(answer.into_body()).await.unwrap();
+        }
+        assert_eq!(server.await.unwrap(), 3);
+        let error = transport.get("/_ping").await.unwrap_err();
+        assert!(error.to_string().contains("refused"), "{error}");
     }
 
     #[test]
