@@ -9,6 +9,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+/// Gives memory back. The C library's own keeps what a scrape of many short-lived label sets once took, and
+/// musl's, in the static binary, makes threads wait for each other.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Something cannot be done that is needed at the start. Arguments and configuration end with 2, a signal with 0.
 const FAILED: u8 = 1;
 
