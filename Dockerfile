@@ -4,14 +4,15 @@
 ARG BUILDER=rust:1-alpine
 
 FROM ${BUILDER} AS build
-# Rust's image brings a C compiler for ring; named here for what else may be BUILDER.
-RUN apk add --no-cache ca-certificates gcc musl-dev
+# Rust's image brings a C compiler for ring; named here for what else may be BUILDER. make is for jemalloc.
+RUN apk add --no-cache ca-certificates gcc make musl-dev
 WORKDIR /src
 # Whatever a target's default is. An explicit --target keeps the flag away from procedural macros, which
 # cannot be static.
 ENV RUSTFLAGS="-C target-feature=+crt-static"
 # The dependencies first: this layer stays as long as Cargo.lock does.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 # Members of the workspace, without which cargo reads nothing. They are not built.
 COPY bench bench
 COPY fake-engine fake-engine

@@ -85,11 +85,12 @@ install_engine() {
     fi
 }
 
-# What cargo needs beside itself: ring is partly C.
+# What cargo needs beside itself: ring and jemalloc are partly C.
 need_rust() {
     command -v cargo >/dev/null ||
         die "\`cargo\` is not on the PATH: install Rust from https://rustup.rs, or run this as the user who has it"
     need cc gcc libc6-dev
+    need make make
 }
 
 # static_busybox DIR: prints the path of a statically linked busybox. Where there is none it is unpacked
