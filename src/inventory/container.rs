@@ -144,3 +144,36 @@ coded! {
         Healthy = 3, "healthy";
     }
 }
+
+#[cfg(test)]
+impl Container {
+    /// A container that runs, for tests to change as they need it.
+    pub(crate) fn sample(id: &str, name: &str) -> Self {
+        Self {
+            id: id.into(),
+            name: name.into(),
+            image: "busybox".into(),
+            labels: Vec::new(),
+            status: Status::Running,
+            health: Health::None,
+            oom_killed: false,
+            started_at: 1,
+            finished_at: 0,
+            created_at: 1,
+            restart_count: 0,
+            exit_code: 0,
+            failing_streak: 0,
+            image_id: "sha256:0".into(),
+            restart_policy: "no".into(),
+            hostname: "host".into(),
+            event_identity: Arc::default(),
+        }
+    }
+
+    /// This, with labels.
+    pub(crate) fn labelled(mut self, labels: &[(&str, &str)]) -> Self {
+        self.labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        self.labels.sort();
+        self
+    }
+}

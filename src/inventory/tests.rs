@@ -3,25 +3,7 @@ use std::collections::HashMap;
 use super::*;
 
 fn container(id: &str, name: &str) -> Arc<Container> {
-    Arc::new(Container {
-        id: id.into(),
-        name: name.into(),
-        image: "busybox".into(),
-        labels: Vec::new(),
-        status: Status::Running,
-        health: Health::None,
-        oom_killed: false,
-        started_at: 1,
-        finished_at: 0,
-        created_at: 1,
-        restart_count: 0,
-        exit_code: 0,
-        failing_streak: 0,
-        image_id: "sha256:0".into(),
-        restart_policy: "no".into(),
-        hostname: "host".into(),
-        event_identity: Arc::new(identity(name)),
-    })
+    Arc::new(Container { event_identity: Arc::new(identity(name)), ..Container::sample(id, name) })
 }
 
 fn identity(name: &str) -> EventIdentity {

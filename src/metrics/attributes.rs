@@ -123,30 +123,9 @@ impl LabelKeys {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{Health, Status};
 
     fn container(labels: &[(&str, &str)]) -> Arc<Container> {
-        let mut labels: LabelPairs = labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-        labels.sort();
-        Arc::new(Container {
-            id: "0123".into(),
-            name: "web".into(),
-            image: "nginx:1".into(),
-            labels,
-            status: Status::Running,
-            health: Health::None,
-            oom_killed: false,
-            started_at: 0,
-            finished_at: 0,
-            created_at: 0,
-            restart_count: 0,
-            exit_code: 0,
-            failing_streak: 0,
-            image_id: "sha256:1".into(),
-            restart_policy: "always".into(),
-            hostname: "h".into(),
-            event_identity: Arc::default(),
-        })
+        Arc::new(Container::sample("0123", "web").labelled(labels))
     }
 
     fn show(attributes: &[KeyValue]) -> String {
@@ -159,7 +138,7 @@ mod tests {
         let attributes = sets.of_container(&container(&[("a_b", "underscore"), ("a.b", "dot")]));
         assert_eq!(
             show(&attributes),
-            "container.id=0123 container.image.name=nginx:1 container.label.a.b=dot \
+            "container.id=0123 container.image.name=busybox container.label.a.b=dot \
              container.label.a_b=underscore container.name=web"
         );
     }

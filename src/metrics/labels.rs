@@ -129,38 +129,11 @@ fn label_name(key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::inventory::{Health, Status};
-
-    fn container(labels: &[(&str, &str)]) -> Container {
-        let mut labels: LabelPairs = labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-        labels.sort();
-        Container {
-            id: "0123".into(),
-            name: "web".into(),
-            image: "nginx:1".into(),
-            labels,
-            status: Status::Running,
-            health: Health::None,
-            oom_killed: false,
-            started_at: 0,
-            finished_at: 0,
-            created_at: 0,
-            restart_count: 0,
-            exit_code: 0,
-            failing_streak: 0,
-            image_id: "sha256:1".into(),
-            restart_policy: "always".into(),
-            hostname: "h".into(),
-            event_identity: Arc::default(),
-        }
-    }
 
     fn written(labels: &[(&str, &str)]) -> String {
         let mut out = String::new();
-        LabelWriter::default().container(&mut out, &container(labels));
+        LabelWriter::default().container(&mut out, &Container::sample("0123", "web").labelled(labels));
         out
     }
 
@@ -168,7 +141,7 @@ mod tests {
     fn labels_are_those_of_the_existing_exporter() {
         assert_eq!(
             written(&[("Team.Name", "Blue"), ("1st", "x"), ("ключ", "v")]),
-            r#"container_label_1st="x",container_label_team_name="Blue",container_label_____="v",id="/docker/0123",image="nginx:1",name="web""#
+            r#"container_label_1st="x",container_label_team_name="Blue",container_label_____="v",id="/docker/0123",image="busybox",name="web""#
         );
     }
 
@@ -176,7 +149,7 @@ mod tests {
     fn labels_that_become_one_are_joined_in_the_byte_order_of_their_keys() {
         assert_eq!(
             written(&[("a_b", "under;score"), ("a.b", "d\"ot"), ("A-B", "dash")]),
-            r#"container_label_a_b="dash;d\"ot;under;score",id="/docker/0123",image="nginx:1",name="web""#
+            r#"container_label_a_b="dash;d\"ot;under;score",id="/docker/0123",image="busybox",name="web""#
         );
     }
 

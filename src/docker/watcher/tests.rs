@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::docker::later::MOMENT;
-use crate::inventory::{EventIdentity, Health, Status};
+use crate::inventory::{EventIdentity, Status};
 
 /// A watcher with what it has made of the inventory.
 struct Harness {
@@ -43,28 +43,6 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The wall clock at the beginning.
 fn wall(after: Duration) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000) + after
-}
-
-fn container(id: &str, name: &str) -> Container {
-    Container {
-        id: id.into(),
-        name: name.into(),
-        image: "busybox".into(),
-        labels: Vec::new(),
-        status: Status::Running,
-        health: Health::None,
-        oom_killed: false,
-        started_at: 1,
-        finished_at: 0,
-        created_at: 1,
-        restart_count: 0,
-        exit_code: 0,
-        failing_streak: 0,
-        image_id: "sha256:0".into(),
-        restart_policy: "no".into(),
-        hostname: "host".into(),
-        event_identity: Arc::default(),
-    }
 }
 
 fn entry(id: &str, name: &str) -> ListEntry {
@@ -247,7 +225,7 @@ impl Harness {
         let mut actions = self.step(Input::Listed(Ok(ids.iter().map(|id| entry(id, id)).collect())));
         while let Some(action) = actions.pop() {
             let Action::Inspect(id) = action else { panic!("{action:?}") };
-            actions.extend(self.step(found(container(&id, &id))));
+            actions.extend(self.step(found(Container::sample(&id, &id))));
         }
     }
 
@@ -292,10 +270,10 @@ fn it_connects_opens_the_stream_lists_and_follows() {
     assert_eq!(h.step(Input::Connected(Ok(()))), [Action::OpenStream { since }]);
     assert_eq!(h.step(Input::StreamOpened(Ok(()))), [Action::List]);
     assert_eq!(h.step(Input::Listed(Ok(vec![entry("a", "web"), entry("b", "db")]))), inspects(&["a", "b"]));
-    assert_eq!(h.step(found(container("a", "web"))), []);
+    assert_eq!(h.step(found(Container::sample("a", "web"))), []);
     assert!(h.known.is_empty(), "half a list is seen");
     assert_eq!(h.noted(|n| *n == Note::Up), 0);
-    assert_eq!(h.step(found(container("b", "db"))), []);
+    assert_eq!(h.step(found(Container::sample("b", "db"))), []);
     assert_eq!(h.ids(), ["a", "b"]);
     assert_eq!(h.noted(|n| *n == Note::Up), 1);
     assert_eq!(h.noted(|n| *n == Note::Synced { containers: 2 }), 1);
@@ -321,9 +299,9 @@ fn the_list_is_taken_again_at_each_interval_and_swapped_in_whole() {
     assert_eq!(h.pass_alive(h.watcher.settings.docker.resync_interval - millis(1)), []);
     assert_eq!(h.pass_alive(millis(1)), [Action::List]);
     assert_eq!(h.step(Input::Listed(Ok(vec![entry("b", "b"), entry("c", "c")]))), inspects(&["b", "c"]));
-    h.step(found(container("c", "c")));
+    h.step(found(Container::sample("c", "c")));
     assert_eq!(h.ids(), ["a", "b"]);
-    h.step(found(container("b", "b")));
+    h.step(found(Container::sample("b", "b")));
     assert_eq!(h.ids(), ["b", "c"]);
 }
 
@@ -333,10 +311,10 @@ fn what_an_event_touches_during_a_list_is_inspected_again() {
     h.open();
     h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("b", "b")])));
     assert_eq!(h.events([event("pause", "a", "a", SECOND)]), []);
-    assert_eq!(h.step(found(container("a", "a"))), inspects(&["a"]));
-    h.step(found(container("b", "b")));
+    assert_eq!(h.step(found(Container::sample("a", "a"))), inspects(&["a"]));
+    h.step(found(Container::sample("b", "b")));
     assert_eq!(h.ids(), ["a", "b"], "the list waits for nothing but its own inspects");
-    h.step(found(Container { status: Status::Paused, ..container("a", "a") }));
+    h.step(found(Container { status: Status::Paused, ..Container::sample("a", "a") }));
     assert_eq!(h.known["a"].status, Status::Paused);
     h.assert_at_rest();
 }
@@ -346,16 +324,16 @@ fn what_is_created_during_a_list_is_not_lost_by_it() {
     let mut h = Harness::new(settings());
     h.open();
     assert_eq!(h.events([event("create", "c", "c", SECOND)]), inspects(&["c"]));
-    h.step(found(container("c", "c")));
+    h.step(found(Container::sample("c", "c")));
     h.list(&["a"]);
     assert_eq!(h.ids(), ["a", "c"]);
     h.pass_alive(h.watcher.settings.docker.resync_interval);
     h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("c", "c")])));
     assert_eq!(h.events([event("create", "d", "d", SECOND)]), inspects(&["d"]));
-    h.step(found(container("a", "a")));
-    h.step(found(container("c", "c")));
+    h.step(found(Container::sample("a", "a")));
+    h.step(found(Container::sample("c", "c")));
     assert_eq!(h.ids(), ["a", "c"]);
-    h.step(found(container("d", "d")));
+    h.step(found(Container::sample("d", "d")));
     assert_eq!(h.ids(), ["a", "c", "d"]);
 }
 
@@ -375,12 +353,12 @@ fn what_is_destroyed_never_comes_back() {
     h.open();
     h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("b", "b")])));
     h.events([event("destroy", "a", "a", SECOND)]);
-    h.step(found(container("b", "b")));
+    h.step(found(Container::sample("b", "b")));
     assert_eq!(h.ids(), ["b"]);
-    h.step(found(container("a", "a")));
+    h.step(found(Container::sample("a", "a")));
     assert_eq!(h.ids(), ["b"]);
     h.events([event("die", "b", "b", 2 * SECOND), event("destroy", "b", "b", 3 * SECOND)]);
-    h.step(found(container("b", "b")));
+    h.step(found(Container::sample("b", "b")));
     assert!(h.ids().is_empty());
     h.assert_at_rest();
 
@@ -388,9 +366,9 @@ fn what_is_destroyed_never_comes_back() {
     let mut h = Harness::following(settings(), &["a", "b"]);
     h.pass_alive(h.watcher.settings.docker.resync_interval);
     h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("b", "b")])));
-    h.step(found(container("a", "a")));
+    h.step(found(Container::sample("a", "a")));
     h.events([event("destroy", "a", "a", SECOND)]);
-    h.step(found(container("b", "b")));
+    h.step(found(Container::sample("b", "b")));
     assert_eq!(h.ids(), ["b"]);
     h.assert_at_rest();
 }
@@ -413,8 +391,8 @@ fn marks_of_one_container_are_one() {
     for n in 0..100 {
         assert_eq!(h.events([event("pause", "a", "a", SECOND + millis(n))]), []);
     }
-    assert_eq!(h.step(found(container("a", "a"))), inspects(&["a"]));
-    assert_eq!(h.step(found(container("a", "a"))), []);
+    assert_eq!(h.step(found(Container::sample("a", "a"))), inspects(&["a"]));
+    assert_eq!(h.step(found(Container::sample("a", "a"))), []);
     assert_eq!(h.counts[&("pause".into(), "a".into())], 100);
     // From the first event that each inspect answers.
     let applied: Vec<_> =
@@ -448,7 +426,7 @@ fn inspects_are_bounded_and_slow_ones_do_not_hold_up_others() {
     // Those do not answer. The next ones go on beside them, and each that answers makes room.
     assert_eq!(h.pass(millis(1)), inspects(&ids[concurrency..2 * concurrency]));
     assert_eq!(
-        h.step(found(container(ids[concurrency], ids[concurrency]))),
+        h.step(found(Container::sample(ids[concurrency], ids[concurrency]))),
         inspects(&ids[2 * concurrency..][..1])
     );
     h.pass(SLOW_INSPECT);
@@ -457,7 +435,7 @@ fn inspects_are_bounded_and_slow_ones_do_not_hold_up_others() {
     assert_eq!(h.pass(SECOND), [], "more than the most");
     let mut next = Some(Text::from(ids[0]));
     while let Some(id) = next {
-        h.step(found(container(&id, &id)));
+        h.step(found(Container::sample(&id, &id)));
         next = h.under_way.iter().next().cloned();
     }
     h.assert_at_rest();
@@ -470,8 +448,8 @@ fn an_event_overtakes_what_only_a_list_asks_for() {
     h.open();
     h.step(Input::Listed(Ok(ids.iter().map(|id| entry(id, id)).collect())));
     h.events([event("pause", "a999", "a999", SECOND)]);
-    let mut asked = h.step(found(container("a000", "a000")));
-    asked.extend(h.step(found(container("a001", "a001"))));
+    let mut asked = h.step(found(Container::sample("a000", "a000")));
+    asked.extend(h.step(found(Container::sample("a001", "a001"))));
     assert!(asked.contains(&Action::Inspect("a999".into())), "{asked:?}");
 }
 
@@ -486,7 +464,7 @@ fn events_without_end_do_not_keep_a_list_from_ending() {
     for n in 0..2_000 {
         actions.extend(h.events([event("pause", &format!("b{}", n % 7), "b", millis(n))]));
         let Some(Action::Inspect(id)) = actions.pop() else { panic!("nothing is inspected") };
-        actions.extend(h.step(found(container(&id, &id))));
+        actions.extend(h.step(found(Container::sample(&id, &id))));
     }
     assert!(h.visible);
 }
@@ -518,7 +496,7 @@ fn what_cannot_be_inspected_is_kept_until_it_is_stale_and_costs_no_other() {
     let mut h = Harness::following(settings(), &["a", "b"]);
     h.events([event("pause", "a", "a", SECOND), event("pause", "b", "b", SECOND)]);
     h.step(failed("a"));
-    h.step(found(container("b", "b")));
+    h.step(found(Container::sample("b", "b")));
     let stale_after = h.watcher.settings.docker.stale_after;
     let asked = h.at;
     while h.at < asked + stale_after - millis(1) {
@@ -538,12 +516,12 @@ fn what_cannot_be_inspected_is_kept_until_it_is_stale_and_costs_no_other() {
     }
     h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("b", "b")])));
     h.step(failed("a"));
-    h.step(found(container("b", "b")));
+    h.step(found(Container::sample("b", "b")));
     assert_eq!(h.ids(), ["b"]);
     while !h.under_way.contains("a") {
         h.pass_alive(millis(100));
     }
-    h.step(found(container("a", "a")));
+    h.step(found(Container::sample("a", "a")));
     assert_eq!(h.ids(), ["a", "b"]);
     h.pass_alive(5 * SECOND);
     assert_eq!((h.gaps(), h.downs()), (0, 0));
@@ -564,7 +542,7 @@ fn what_never_answers_is_not_shown_beyond_stale_after_either() {
     assert_eq!(h.ids(), ["a"]);
     h.pass_alive(millis(1));
     assert!(h.visible && h.ids().is_empty());
-    h.step(found(container("a", "a")));
+    h.step(found(Container::sample("a", "a")));
     assert_eq!(h.ids(), ["a"]);
     h.assert_at_rest();
 }
@@ -575,7 +553,7 @@ fn a_new_event_tries_a_failing_container_at_once() {
     h.events([event("pause", "a", "a", SECOND)]);
     assert_eq!(h.step(failed("a")), []);
     assert_eq!(h.events([event("unpause", "a", "a", 2 * SECOND)]), inspects(&["a"]));
-    h.step(found(container("a", "a")));
+    h.step(found(Container::sample("a", "a")));
     // It took so long from the first of the two.
     assert_eq!(h.noted(|n| *n == Note::Applied(wall(SECOND))), 1);
     h.assert_at_rest();
@@ -592,7 +570,7 @@ fn a_container_that_is_not_found_is_gone() {
     h.open();
     h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("b", "b")])));
     h.step(gone("a"));
-    h.step(found(container("b", "b")));
+    h.step(found(Container::sample("b", "b")));
     assert_eq!(h.ids(), ["b"]);
     assert_eq!(h.noted(|n| *n == Note::InspectGone), 1);
     h.assert_at_rest();
@@ -605,7 +583,7 @@ fn a_list_does_not_wait_for_one_that_hangs() {
     h.open();
     h.step(Input::Listed(Ok(["a", "b", "c", "d"].map(|id| entry(id, id)).into())));
     for id in ["b", "c"] {
-        h.step(found(Container { exit_code: 7, ..container(id, id) }));
+        h.step(found(Container { exit_code: 7, ..Container::sample(id, id) }));
     }
     h.pass_alive(LAGGARD - millis(1));
     assert_eq!(h.noted(|n| *n == Note::Up), 0);
@@ -614,8 +592,8 @@ fn a_list_does_not_wait_for_one_that_hangs() {
     // `a` was known before, `d` was not.
     assert_eq!(h.ids(), ["a", "b", "c"]);
     assert_eq!((h.known["a"].exit_code, h.known["b"].exit_code), (0, 7));
-    h.step(found(Container { exit_code: 7, ..container("a", "a") }));
-    h.step(found(container("d", "d")));
+    h.step(found(Container { exit_code: 7, ..Container::sample("a", "a") }));
+    h.step(found(Container::sample("d", "d")));
     assert_eq!(h.ids(), ["a", "b", "c", "d"]);
     assert_eq!(h.known["a"].exit_code, 7);
     h.pass_alive(5 * SECOND);
@@ -628,10 +606,10 @@ fn a_daemon_that_is_slow_as_a_whole_is_waited_for() {
     let mut h = Harness::new(settings());
     h.open();
     h.step(Input::Listed(Ok(["a", "b", "c"].map(|id| entry(id, id)).into())));
-    h.step(found(container("a", "a")));
+    h.step(found(Container::sample("a", "a")));
     h.pass_alive(4 * SECOND);
     assert!(!h.visible);
-    h.step(found(container("b", "b")));
+    h.step(found(Container::sample("b", "b")));
     h.pass_alive(millis(1));
     assert_eq!(h.ids(), ["a", "b"]);
 }
@@ -747,7 +725,7 @@ fn answers_of_a_connection_that_was_given_up_mean_nothing() {
     h.step(Input::StreamEnded("cut".into()));
     let late = || {
         [
-            found(container("z", "z")),
+            found(Container::sample("z", "z")),
             gone("a"),
             Input::Events(vec![event("destroy", "a", "a", SECOND)]),
             Input::Listed(Ok(vec![entry("z", "z")])),
@@ -764,7 +742,7 @@ fn answers_of_a_connection_that_was_given_up_mean_nothing() {
     assert_eq!(h.noted(|n| matches!(n, Note::StillDown(_))), 0);
     h.reconnect(&["a"]);
     assert_eq!(h.step(Input::Connected(Err("late".into()))), []);
-    assert_eq!(h.step(found(container("z", "z"))), []);
+    assert_eq!(h.step(found(Container::sample("z", "z"))), []);
     assert_eq!(h.ids(), ["a"]);
     h.pass_alive(2 * SECOND);
     h.assert_at_rest();
@@ -867,10 +845,10 @@ fn a_stream_that_does_not_tell_of_a_start_is_opened_anew() {
     let before = event("exec_die", "a", "a", h.at);
     let told_at = h.at;
     h.events([before.clone()]);
-    resync(&mut h, &[container("a", "a")]);
+    resync(&mut h, &[Container::sample("a", "a")]);
     // Silent from here on.
     let start = event("start", "a", "a", h.at + SECOND);
-    let restarted = Container { started_at: 9, ..container("a", "a") };
+    let restarted = Container { started_at: 9, ..Container::sample("a", "a") };
     resync(&mut h, std::slice::from_ref(&restarted));
     assert_eq!(h.known["a"].started_at, 9);
     assert_eq!(h.pass_alive(2 * SECOND - millis(1)), []);
@@ -901,12 +879,12 @@ fn in_doubt() -> (Harness, [Event; 3]) {
     h.pass_alive(5 * SECOND);
     let first = event("exec_die", "a", "a", h.at);
     h.events([first.clone()]);
-    resync(&mut h, &[container("a", "a")]);
+    resync(&mut h, &[Container::sample("a", "a")]);
     let start = event("start", "a", "a", h.at + SECOND);
     h.pass_alive(10 * SECOND);
     let second = event("exec_die", "a", "a", h.at);
     h.events([second.clone()]);
-    resync(&mut h, &[Container { started_at: 9, ..container("a", "a") }]);
+    resync(&mut h, &[Container { started_at: 9, ..Container::sample("a", "a") }]);
     assert_eq!(h.pass_alive(2 * SECOND), [Action::Close]);
     (h, [first, start, second])
 }
@@ -917,7 +895,7 @@ fn what_a_stream_has_left_out_is_repeated_from_where_nothing_was_missing() {
     let since = h.reconnect(&["a"]);
     assert!(since < first.time && first.time < start.time);
     h.events([first, start, second]);
-    h.step(found(container("a", "a")));
+    h.step(found(Container::sample("a", "a")));
     h.pass_alive(5 * SECOND);
     assert_eq!(h.gaps(), 0);
     assert_eq!(h.counts[&("start".into(), "a".into())], 1);
@@ -938,12 +916,12 @@ fn what_is_no_longer_repeated_from_there_is_a_gap() {
 fn a_stream_that_was_silent_from_the_beginning_is_in_doubt_too() {
     for repeats in [true, false] {
         let mut h = Harness::following(settings(), &["a"]);
-        resync(&mut h, &[Container { started_at: 9, ..container("a", "a") }]);
+        resync(&mut h, &[Container { started_at: 9, ..Container::sample("a", "a") }]);
         assert_eq!(h.pass_alive(2 * SECOND), [Action::Close]);
         assert_eq!(h.reconnect(&["a"]), Some(wall(millis(10))));
         if repeats {
             h.events([event("start", "a", "a", SECOND)]);
-            h.step(found(container("a", "a")));
+            h.step(found(Container::sample("a", "a")));
         }
         h.pass_alive(5 * SECOND);
         assert_eq!(h.gaps(), usize::from(!repeats));
@@ -954,15 +932,18 @@ fn a_stream_that_was_silent_from_the_beginning_is_in_doubt_too() {
 #[test]
 fn a_list_that_is_ahead_of_its_events_is_no_reason_for_doubt() {
     let mut h = Harness::following(settings(), &["a", "b"]);
-    resync(&mut h, &[Container { started_at: 9, ..container("a", "a") }, container("c", "c")]);
+    resync(
+        &mut h,
+        &[Container { started_at: 9, ..Container::sample("a", "a") }, Container::sample("c", "c")],
+    );
     h.pass_alive(SECOND);
     h.events([
         event("start", "a", "a", h.at),
         event("destroy", "b", "b", h.at),
         event("create", "c", "c", h.at),
     ]);
-    h.step(found(Container { started_at: 9, ..container("a", "a") }));
-    h.step(found(container("c", "c")));
+    h.step(found(Container { started_at: 9, ..Container::sample("a", "a") }));
+    h.step(found(Container::sample("c", "c")));
     h.pass_alive(10 * SECOND);
     assert_eq!(h.downs(), 0);
     h.assert_at_rest();
@@ -972,7 +953,10 @@ fn a_list_that_is_ahead_of_its_events_is_no_reason_for_doubt() {
 fn what_has_no_event_is_no_reason_for_doubt() {
     let mut h = Harness::following(settings(), &["a"]);
     for status in [Status::Removing, Status::Dead] {
-        resync(&mut h, &[Container { status, failing_streak: 3, exit_code: 127, ..container("a", "a") }]);
+        resync(
+            &mut h,
+            &[Container { status, failing_streak: 3, exit_code: 127, ..Container::sample("a", "a") }],
+        );
         h.pass_alive(10 * SECOND);
         assert_eq!((h.downs(), h.known["a"].status), (0, status));
     }
@@ -984,7 +968,7 @@ fn a_daemon_that_tells_nothing_of_a_change_is_asked_ever_more_seldom() {
     h.events([event("exec_die", "a", "a", SECOND)]);
     let (mut lists, mut reopened) = (0, Vec::new());
     for n in 0..100 {
-        resync(&mut h, &[Container { started_at: n, ..container("a", "a") }]);
+        resync(&mut h, &[Container { started_at: n, ..Container::sample("a", "a") }]);
         lists += 1;
         if h.pass_alive(2 * SECOND).contains(&Action::Close) {
             reopened.push(lists);
@@ -1003,23 +987,23 @@ fn names_choose_what_is_inspected_shown_and_counted() {
     let mut h = Harness::new(Settings { names: Filter::new(&["*"], &["x-*"]), ..settings() });
     h.open();
     assert_eq!(h.step(Input::Listed(Ok(vec![entry("a", "web"), entry("b", "x-b")]))), inspects(&["a"]));
-    h.step(found(container("a", "web")));
+    h.step(found(Container::sample("a", "web")));
     assert_eq!(h.events([event("start", "b", "x-b", SECOND)]), []);
     assert!(h.counts.is_empty());
     // Out of the filter …
     assert_eq!(h.events([event("rename", "a", "x-web", SECOND)]), inspects(&["a"]));
-    h.step(found(container("a", "x-web")));
+    h.step(found(Container::sample("a", "x-web")));
     assert!(h.ids().is_empty() && h.counts.is_empty());
     // … and into it.
     assert_eq!(h.events([event("rename", "b", "b", SECOND)]), inspects(&["b"]));
-    h.step(found(container("b", "b")));
+    h.step(found(Container::sample("b", "b")));
     assert_eq!(h.ids(), ["b"]);
     assert_eq!(h.counts, BTreeMap::from([(("rename".into(), "b".into()), 1)]));
     // A name that the list does not give is looked up.
     while !h.pass_alive(SECOND).contains(&Action::List) {}
     assert_eq!(h.step(Input::Listed(Ok(vec![entry("a", ""), entry("b", "b")]))), inspects(&["a", "b"]));
-    h.step(found(container("a", "x-web")));
-    h.step(found(container("b", "b")));
+    h.step(found(Container::sample("a", "x-web")));
+    h.step(found(Container::sample("b", "b")));
     assert_eq!(h.ids(), ["b"]);
     h.pass_alive(5 * SECOND);
     assert_eq!(h.downs(), 0);
@@ -1033,8 +1017,8 @@ fn an_inspect_from_before_a_list_does_not_stand_for_it() {
     h.events([event("pause", "a", "a", SECOND)]);
     assert_eq!(h.pass_alive(millis(1)), [Action::List]);
     assert_eq!(h.step(Input::Listed(Ok(vec![entry("a", "a")]))), []);
-    assert_eq!(h.step(found(container("a", "a"))), inspects(&["a"]));
-    h.step(found(Container { exit_code: 7, ..container("a", "a") }));
+    assert_eq!(h.step(found(Container::sample("a", "a"))), inspects(&["a"]));
+    h.step(found(Container { exit_code: 7, ..Container::sample("a", "a") }));
     assert_eq!(h.known["a"].exit_code, 7);
     h.assert_at_rest();
 }
@@ -1043,7 +1027,7 @@ fn an_inspect_from_before_a_list_does_not_stand_for_it() {
 fn the_effect_of_an_event_is_timed_a_destroy_too() {
     let mut h = Harness::following(settings(), &["a"]);
     h.events([event("pause", "a", "a", SECOND)]);
-    h.step(found(container("a", "a")));
+    h.step(found(Container::sample("a", "a")));
     h.events([event("destroy", "a", "a", 2 * SECOND), event("destroy", "z", "z", 3 * SECOND)]);
     let applied: Vec<_> = h.notes.iter().filter(|n| matches!(n, Note::Applied(_))).collect();
     assert_eq!(applied, [&Note::Applied(wall(SECOND)), &Note::Applied(wall(2 * SECOND))]);
@@ -1066,10 +1050,10 @@ fn an_event_that_comes_before_what_it_tells_of_leads_to_an_inspect_a_moment_late
         h.events([event("health_status: healthy", "a", "a", millis(1)), early("a", millis(2))]),
         inspects(&["a"])
     );
-    h.step(found(container("a", "a")));
+    h.step(found(Container::sample("a", "a")));
     assert_eq!(h.pass_alive(MOMENT - millis(1)), []);
     assert_eq!(h.pass_alive(millis(1)), inspects(&["a"]));
-    h.step(found(container("a", "a")));
+    h.step(found(Container::sample("a", "a")));
     // What is gone is not asked for.
     assert_eq!(h.events([early("b", SECOND), event("destroy", "b", "b", SECOND)]), []);
     assert_eq!(h.pass_alive(SECOND), []);

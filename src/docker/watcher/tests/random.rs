@@ -302,7 +302,7 @@ impl World {
     fn create(&mut self) {
         self.daemon.next_id += 1;
         let name = NAMES[self.random.usize(0..NAMES.len())];
-        let container = container(&format!("{:05}", self.daemon.next_id), name);
+        let container = Container::sample(&format!("{:05}", self.daemon.next_id), name);
         self.daemon.containers.insert(container.id.to_string(), container.clone());
         self.tell("create", &container);
     }
