@@ -25,6 +25,8 @@ const SLOTS: usize = 3;
 const BETWEEN_SCRAPES: Duration = Duration::from_millis(100);
 /// When everything has to be right after the last change.
 const RIGHT_AFTER: Duration = Duration::from_secs(1);
+/// For what restarts by its policy, until it does so no more.
+const QUIET: Duration = Duration::from_secs(10);
 /// How long after the engine's answer a removed container may still show. It takes milliseconds; the rest is for
 /// two cores that ten processes want.
 const GONE_AFTER: Duration = Duration::from_millis(500);
@@ -61,8 +63,8 @@ fn containers_that_come_and_go_are_shown_as_they_are_and_counted_once() {
     // The claim is of that moment, so this one wait is none for something to come true.
     std::thread::sleep(RIGHT_AFTER);
     for (name, exporter) in &exporters {
-        eventually(RIGHT_AFTER, || match agrees(&docker, exporter, Encoding::Code) {
-            // What restarts by its policy goes on doing so for a moment.
+        eventually(QUIET, || match agrees(&docker, exporter, Encoding::Code) {
+            // It cannot be compared; the engine has not come to rest.
             Err(error) if error.starts_with("the containers changed") => Err(error),
             Err(difference) => panic!("{RIGHT_AFTER:?} after the end, {name}:\n{difference}"),
             Ok(()) => Ok(()),
@@ -95,7 +97,8 @@ fn containers_that_come_and_go_are_shown_as_they_are_and_counted_once() {
             scraped.slowest
         );
         let wanted = lasts * 1000 / u64::try_from(BETWEEN_SCRAPES.as_millis()).unwrap();
-        assert!(scrapes as u64 >= wanted * 9 / 10, "{scrapes} scrapes where {wanted} were wanted");
+        // A busy machine may not have time for all of them; with few, this test says little.
+        assert!(scrapes as u64 >= wanted / 2, "{scrapes} scrapes where {wanted} were wanted");
         eventually(RIGHT_AFTER, || {
             counts_agree(&exporter, &expected).map_err(|error| format!("{name}:\n{error}"))
         });
@@ -240,10 +243,10 @@ fn scrape(exporter: &Exporter, until: Instant) -> Scraped {
     let mut scraped = Scraped::default();
     let mut counts: BTreeMap<Labels, f64> = BTreeMap::new();
     let mut next = Instant::now();
-    while next < until {
+    while Instant::now() < until {
         std::thread::sleep(next.saturating_duration_since(Instant::now()));
-        next += BETWEEN_SCRAPES;
         let began = Instant::now();
+        next = began.max(next + BETWEEN_SCRAPES);
         let text = exporter.scrape_text();
         scraped.slowest = scraped.slowest.max(began.elapsed());
         let scrape = Exposition::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
