@@ -14,15 +14,15 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use support::agreement::{agrees, counts_agree, expected_counts};
 use support::certificates::Authority;
 use support::docker::{Docker, FILL, IMAGE, LIMIT, Recorder, program};
-use support::eventually;
 use support::exporter::Setup;
 use support::exposition::{Labels, labels};
 use support::inspect::{Encoding, common_labels, compare};
+use support::{eventually, run_sharing};
 
 /// How soon after a change `/metrics` has to be right. It takes milliseconds; the rest is for a busy machine and
 /// for the two inspects that a comparison needs.
@@ -45,18 +45,9 @@ const CASES: [(&str, Case); 9] = [
     ("promtool_complains_of_nothing_but_the_fixed_names", promtool_complains_of_nothing_but_the_fixed_names),
 ];
 
+// They share the engine, and compare all that it has.
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // They share the engine, and compare all that it has.
-    arguments.test_threads = Some(1);
-    if arguments.list {
-        libtest_mimic::run(&arguments, trials(&Arc::default())).exit();
-    }
-    let engine = Arc::new(Mutex::new(Some(Docker::start())));
-    let conclusion = libtest_mimic::run(&arguments, trials(&engine));
-    // Before anything exits: an exit drops nothing.
-    drop(engine.lock().unwrap_or_else(PoisonError::into_inner).take());
-    conclusion.exit_code()
+    run_sharing(Docker::start, trials)
 }
 
 fn trials(engine: &Arc<Mutex<Option<Docker>>>) -> Vec<Trial> {

@@ -9,15 +9,15 @@ mod support;
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
 use support::agreement::{agrees, counts_agree, expected_counts};
 use support::docker::{Docker, IMAGE, Recorder};
-use support::eventually;
 use support::exporter::{Exporter, Setup};
 use support::inspect::Encoding;
+use support::{eventually, run_sharing};
 
 /// Without the engine for so long, nothing of its containers is shown.
 const STALE_AFTER: Duration = Duration::from_secs(3);
@@ -43,18 +43,9 @@ const CASES: [(&str, Case); 6] = [
     ("an_engine_that_comes_after_the_exporter", an_engine_that_comes_after_the_exporter),
 ];
 
+// They share the engine, and end it.
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // They share the engine, and end it.
-    arguments.test_threads = Some(1);
-    if arguments.list {
-        libtest_mimic::run(&arguments, trials(&Arc::default())).exit();
-    }
-    let engine = Arc::new(Mutex::new(Some(Docker::start())));
-    let conclusion = libtest_mimic::run(&arguments, trials(&engine));
-    // Before anything exits: an exit drops nothing.
-    drop(engine.lock().unwrap_or_else(PoisonError::into_inner).take());
-    conclusion.exit_code()
+    run_sharing(Docker::start, trials)
 }
 
 fn trials(engine: &Arc<Mutex<Option<Docker>>>) -> Vec<Trial> {

@@ -15,15 +15,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
 use serde_json::json;
-use support::agreement::{counts_agree, expected_counts};
+use support::agreement::{agree, counts_agree, expected_counts};
 use support::docker::Api;
-use support::eventually;
 use support::exporter::{Exporter, Setup};
 use support::exposition::labels;
-use support::inspect::{Encoding, compare};
+use support::inspect::Encoding;
 use support::podman::{IMAGE, Podman, Recorder};
+use support::{eventually, run_sharing};
 
 /// How soon after a change `/metrics` has to be right. Podman looks into its own event log four times a second; the
 /// rest is for a busy machine and for the two inspects that a comparison needs.
@@ -64,18 +64,9 @@ const CASES: [(&str, Case); 6] = [
     ),
 ];
 
+// They share Podman, and compare all that it has.
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    // They share Podman, and compare all that it has.
-    arguments.test_threads = Some(1);
-    if arguments.list {
-        libtest_mimic::run(&arguments, trials(&Arc::default())).exit();
-    }
-    let podman = Arc::new(Mutex::new(Some(Podman::start())));
-    let conclusion = libtest_mimic::run(&arguments, trials(&podman));
-    // Before anything exits: an exit drops nothing.
-    drop(podman.lock().unwrap_or_else(PoisonError::into_inner).take());
-    conclusion.exit_code()
+    run_sharing(Podman::start, trials)
 }
 
 fn trials(podman: &Arc<Mutex<Option<Podman>>>) -> Vec<Trial> {
@@ -97,20 +88,7 @@ fn trials(podman: &Arc<Mutex<Option<Podman>>>) -> Vec<Trial> {
 /// Compares every gauge of every container. What changes meanwhile cannot be compared, so the containers have to
 /// be the same before and after the scrape.
 fn agrees(podman: &Podman, exporter: &Exporter) -> Result<(), String> {
-    let before = podman.inspect_all()?;
-    let scrape = exporter.scrape();
-    if podman.inspect_all()? != before {
-        return Err("the containers changed during the scrape".into());
-    }
-    compare(&scrape, &before, Encoding::Code)?;
-    let count = f64::from(u32::try_from(before.len()).unwrap());
-    for (name, wanted) in [("docker_state_exporter_containers", count), ("docker_up", 1.0)] {
-        let found = scrape.plain(name);
-        if found != wanted {
-            return Err(format!("{name} is {found}, not {wanted}"));
-        }
-    }
-    Ok(())
+    agree(|| podman.inspect_all(), exporter, Encoding::Code)
 }
 
 /// What a container's first and only process fills memory with, beyond what `-m 16m` allows.

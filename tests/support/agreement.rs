@@ -12,9 +12,18 @@ use super::inspect::{Encoding, compare};
 /// Compares every gauge of every container. What changes meanwhile cannot be compared, so the containers have to
 /// be the same before and after the scrape.
 pub(crate) fn agrees(docker: &Docker, exporter: &Exporter, encoding: Encoding) -> Result<(), String> {
-    let before = docker.inspect_all();
+    agree(|| Ok(docker.inspect_all()), exporter, encoding)
+}
+
+/// The same for any engine, by what it says of all its containers.
+pub(crate) fn agree(
+    inspect_all: impl Fn() -> Result<Vec<Value>, String>,
+    exporter: &Exporter,
+    encoding: Encoding,
+) -> Result<(), String> {
+    let before = inspect_all()?;
     let scrape = exporter.scrape();
-    if docker.inspect_all() != before {
+    if inspect_all()? != before {
         return Err("the containers changed during the scrape".into());
     }
     compare(&scrape, &before, encoding)?;

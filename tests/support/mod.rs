@@ -25,7 +25,11 @@ pub(crate) mod namespace;
 pub(crate) mod podman;
 
 use std::fmt::Display;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Trial};
 
 /// Tries again and again until there is no mismatch; panics with the last one after the deadline.
 ///
@@ -45,4 +49,22 @@ pub(crate) fn eventually<T, E: Display>(
             Err(_) => std::thread::sleep(Duration::from_millis(5)),
         }
     }
+}
+
+/// What several tests share: `None` when there is none any more.
+pub(crate) type Shared<T> = Arc<Mutex<Option<T>>>;
+
+/// The main function of tests that share an engine: it is started for all of them, they run one after the other,
+/// and it is ended after the last.
+pub(crate) fn run_sharing<T>(start: fn() -> T, trials: fn(&Shared<T>) -> Vec<Trial>) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = Some(1);
+    if arguments.list {
+        libtest_mimic::run(&arguments, trials(&Arc::default())).exit();
+    }
+    let engine = Arc::new(Mutex::new(Some(start())));
+    let conclusion = libtest_mimic::run(&arguments, trials(&engine));
+    // Before anything exits: an exit drops nothing.
+    drop(engine.lock().unwrap_or_else(PoisonError::into_inner).take());
+    conclusion.exit_code()
 }
