@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use docker_state_exporter::cli::{self, Command, Exit, LogFormat, Settings};
 use docker_state_exporter::config::{
-    self, AttributeValue, Compression, Config, Encoding, Error, Exporter, Filter, Loaded, LogLevel, Otlp,
-    Periodic, Pull, Temporality, Tls, TranslationStrategy,
+    self, AttributeValue, Compression, Config, Detection, Detector, Encoding, Error, Exporter, Filter,
+    Loaded, LogLevel, Otlp, Periodic, Pull, Temporality, Tls, TranslationStrategy,
 };
 
 type Variables<'v> = &'v [(&'v str, &'v str)];
@@ -106,6 +106,11 @@ fn every_key_has_its_effect() {
                 ("doubles".into(), AttributeValue::Doubles(vec![1.0, 2.5])),
             ],
             schema_url: Some("https://opentelemetry.io/schemas/1.38.0".into()),
+            detection: Detection {
+                attributes: Filter::new(&["process.*", "host.*"], &["process.command_args"]),
+                named: true,
+                detectors: vec![Detector::Process, Detector::Host, Detector::Container],
+            },
         },
         readers: config::Readers {
             pull: Some(Pull {
@@ -245,6 +250,32 @@ fn the_standards_example_loads() {
 }
 
 #[test]
+fn the_service_detector_asks_the_environment() {
+    let name = |file: &str| {
+        let config = yaml_with(file, &[("OTEL_SERVICE_NAME", "from-variable")]).unwrap().config;
+        config.resource.attributes.iter().find(|(key, _)| key == "service.name").unwrap().1.clone()
+    };
+    let string = |text: &str| AttributeValue::String(text.into());
+    assert_eq!(name("resource: {}"), string("docker-state-exporter"));
+    assert_eq!(
+        name("resource: {detection/development: {detectors: [{service: }]}}"),
+        string("from-variable")
+    );
+    assert_eq!(
+        name(
+            "resource: {attributes_list: service.name=mine, detection/development: {detectors: [{service: }]}}"
+        ),
+        string("mine")
+    );
+    assert_eq!(
+        name(
+            "resource: {detection/development: {attributes: {excluded: [service.*]}, detectors: [{service: }]}}"
+        ),
+        string("docker-state-exporter")
+    );
+}
+
+#[test]
 fn readers_are_what_the_file_says() {
     // A file that names readers has those; one that does not has the default's.
     let push_only = yaml("meter_provider: {readers: [{periodic: {exporter: {console: }}}]}").config.readers;
@@ -285,8 +316,11 @@ fn what_has_no_effect_is_told() {
             ],
         ),
         (
-            "resource: {detection/development: {detectors: [{host: }]}}",
-            &["config.yaml:1:35: resource.detection/development: has no effect yet"],
+            "resource: {detection/development: {detectors: [{host: }, {gcp: }]}}",
+            &[
+                "config.yaml:1:59: resource.detection/development.detectors[1].gcp: has no effect, this program has \
+               the detectors container, host, process, service",
+            ],
         ),
         (
             "meter_provider: {readers: [{periodic: {exporter: {otlp_http: {endpoint: 'http://a:4318'}}}}]}",

@@ -226,6 +226,12 @@ impl<'d> Field<'d> {
         Some(items.iter().enumerate().map(field).collect())
     }
 
+    /// Whether the mapping has this key, with a value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        let Some(Node { value: Value::Map(entries), .. }) = self.node else { return false };
+        entries.iter().any(|entry| entry.key == key && !is_null(&entry.node))
+    }
+
     /// How many keys the mapping has; none where it is not one.
     pub(super) fn key_count(&self) -> Option<usize> {
         let node = self.node?;
@@ -252,6 +258,41 @@ impl<'d> Field<'d> {
         let decoded = decode(&section);
         section.finish();
         Some(decoded)
+    }
+
+    /// The name and the field of the one key that the mapping has, where the standard leaves open which names
+    /// there are. `what` says of what it should be one.
+    pub(super) fn one_of(&self, what: &str, example: &str) -> Option<(&'d str, Field<'d>)> {
+        let node = self.value();
+        let Some(Value::Map(entries)) = node.map(|node| &node.value) else {
+            match node {
+                Some(node) => self.wrong("mapping", node, Some(&format!("for example {example}"))),
+                None => self.problem(
+                    Invalid::new(format!("no {what} is named")).hint(format!("for example {example}")),
+                ),
+            }
+            return None;
+        };
+        let [entry] = entries.as_slice() else {
+            self.problem(
+                Invalid::new(format!("not exactly one {what}"))
+                    .hint(format!("one in each item, for example {example}")),
+            );
+            return None;
+        };
+        let field = Field {
+            decoder: self.decoder,
+            path: join(&self.path, &entry.key),
+            place: entry.node.place,
+            node: Some(&entry.node),
+            secret: self.secret,
+        };
+        Some((&entry.key, field))
+    }
+
+    /// Reports whatever is not an empty mapping or nothing.
+    pub(super) fn nothing(&self) {
+        self.section(|_| ());
     }
 
     fn value(&self) -> Option<&'d Node> {

@@ -14,8 +14,8 @@ use super::values::{
     log_level, merged, timeout,
 };
 use super::{
-    AttributeValue, Compression, Config, Docker, Environment, Error, Exporter, Invalid, Loaded, Otlp,
-    Periodic, Problem, Pull, Readers, Resource, Temporality, Tls, decode::LONGEST,
+    AttributeValue, Compression, Config, Detection, Docker, Environment, Error, Exporter, Invalid, Loaded,
+    Otlp, Periodic, Problem, Pull, Readers, Resource, Temporality, Tls, decode::LONGEST,
 };
 
 /// The variables of the OTLP exporter, general and for metrics. The latter go first.
@@ -145,7 +145,11 @@ impl Variables<'_> {
             self.parse(&["OTEL_RESOURCE_ATTRIBUTES"], attributes).map(|(_, pairs)| pairs).unwrap_or_default();
         pairs.extend(self.get("OTEL_SERVICE_NAME").map(|name| ("service.name".into(), name)));
         let attributes = pairs.into_iter().map(|(key, value)| (key, AttributeValue::String(value)));
-        Resource { attributes: with_service_name(merged(attributes)), schema_url: None }
+        Resource {
+            attributes: with_service_name(merged(attributes)),
+            schema_url: None,
+            detection: Detection::default(),
+        }
     }
 
     fn readers(&mut self) -> Readers {

@@ -16,8 +16,9 @@ use super::values::{
 };
 use super::yaml::{Kind, Node, Scalar};
 use super::{
-    AttributeValue, Config, Containers, Docker, Encoding, Environment, Events, ExecCommand, Exporter, Filter,
-    Invalid, Otlp, Periodic, Pull, Readers, Resource, Temporality, Tls, TranslationStrategy, Web,
+    AttributeValue, Config, Containers, Detection, Detector, Docker, Encoding, Environment, Events,
+    ExecCommand, Exporter, Filter, Invalid, Otlp, Periodic, Pull, Readers, Resource, Temporality, Tls,
+    TranslationStrategy, Web,
 };
 
 /// Sections of the standard that are about other signals.
@@ -59,7 +60,10 @@ pub(super) fn decode(decoder: &Decoder, root: &Node, env: &Environment<'_>) -> C
         let disabled = top.field("disabled");
         let config = Config {
             log_level: top.field("log_level").parse(log_level).unwrap_or(defaults.log_level),
-            resource: top.field("resource").section(resource).unwrap_or(defaults.resource),
+            resource: top
+                .field("resource")
+                .section(|section| resource(section, env))
+                .unwrap_or(defaults.resource),
             readers: top.field("meter_provider").section(meter_provider).unwrap_or(defaults.readers),
             docker: docker(decoder, &top.field("docker"), env),
             containers: top.field("containers").section(containers).unwrap_or(defaults.containers),
@@ -108,7 +112,7 @@ fn file_format(field: &Field<'_>) {
     }
 }
 
-fn resource(section: &Section<'_>) -> Resource {
+fn resource(section: &Section<'_>, env: &Environment<'_>) -> Resource {
     // What `attributes` says goes before the list.
     let mut pairs: Vec<(String, AttributeValue)> = section
         .field("attributes_list")
@@ -124,7 +128,14 @@ fn resource(section: &Section<'_>) -> Resource {
         };
         pairs.push((name, value));
     }
-    section.no_effect("detection/development", NO_EFFECT_YET);
+    let detection = section.field("detection/development").section(detection).unwrap_or_default();
+    // The one variable that the standard has the file ask for by a detector.
+    if detection.detectors.contains(&Detector::Service)
+        && detection.attributes.matches("service.name")
+        && let Some(name) = env("OTEL_SERVICE_NAME").filter(|name| !name.is_empty())
+    {
+        pairs.insert(0, ("service.name".into(), AttributeValue::String(name)));
+    }
     let url = |text: &str| match Url::parse(text) {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => {
@@ -134,7 +145,34 @@ fn resource(section: &Section<'_>) -> Resource {
     Resource {
         attributes: with_service_name(merged(pairs)),
         schema_url: section.field("schema_url").parse(url),
+        detection,
     }
+}
+
+fn detection(section: &Section<'_>) -> Detection {
+    const DETECTORS: [(&str, Detector); 4] = [
+        ("container", Detector::Container),
+        ("host", Detector::Host),
+        ("process", Detector::Process),
+        ("service", Detector::Service),
+    ];
+    let attributes = section.field("attributes");
+    let named = attributes.has("included");
+    let mut detectors = Vec::new();
+    for item in section.field("detectors").items().unwrap_or_default() {
+        let Some((name, field)) = item.one_of("detector", "host:") else { continue };
+        match DETECTORS.iter().find(|(known, _)| *known == name) {
+            Some((_, detector)) => {
+                field.nothing();
+                if !detectors.contains(detector) {
+                    detectors.push(*detector);
+                }
+            }
+            None => field
+                .warning("has no effect, this program has the detectors container, host, process, service"),
+        }
+    }
+    Detection { attributes: filter(&attributes, Filter::all()), named, detectors }
 }
 
 /// The types that an attribute can have.

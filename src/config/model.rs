@@ -46,6 +46,38 @@ pub struct Resource {
     pub attributes: Vec<(String, AttributeValue)>,
     /// The schema URL, where the file gives one.
     pub schema_url: Option<String>,
+    /// What the program is to find out by itself.
+    pub detection: Detection,
+}
+
+/// What the program finds out about the source by itself. What is configured goes before it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detection {
+    /// Which of the attributes are kept, by their keys.
+    pub attributes: Filter,
+    /// Whether the file says which to include. Only then is there a command line, which can hold secrets.
+    pub named: bool,
+    /// Where they come from.
+    pub detectors: Vec<Detector>,
+}
+
+/// Where resource attributes come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detector {
+    /// The container that the program runs in.
+    Container,
+    /// The host and its operating system.
+    Host,
+    /// This process.
+    Process,
+    /// `OTEL_SERVICE_NAME`, which is among the attributes already, and `service.instance.id`, which always is.
+    Service,
+}
+
+impl Default for Detection {
+    fn default() -> Self {
+        Self { attributes: Filter::all(), named: false, detectors: Vec::new() }
+    }
 }
 
 /// A resource attribute's value.
@@ -306,6 +338,7 @@ impl Default for Config {
                     AttributeValue::String(env!("CARGO_PKG_NAME").into()),
                 )],
                 schema_url: None,
+                detection: Detection::default(),
             },
             readers: Readers { pull: Some(Pull::default()), periodic: Vec::new() },
             docker: Docker::default(),

@@ -1,5 +1,6 @@
 //! The readers: each collects the metrics for one purpose, from meter providers of its own.
 
+mod detect;
 pub mod otlp;
 pub mod prometheus;
 mod resource;

@@ -1,12 +1,16 @@
 //! The resource: what every export says of its source.
 
+use std::path::Path;
+
 use opentelemetry::{Array, Key, KeyValue, StringValue, Value};
 use opentelemetry_sdk::Resource;
 
+use super::detect::{detect, host_name};
 use crate::config::{AttributeValue, Config};
 
-/// The configured attributes, and `service.version`, `service.instance.id` and `host.name` where they are not
-/// among them. Nothing comes from the environment here: what of it counts, the configuration has taken in.
+/// The configured attributes, then what the detectors find, and `service.version`, `service.instance.id` and
+/// `host.name` where they are not among them. Nothing comes from the environment here: what of it counts, the
+/// configuration has taken in.
 pub fn resource(config: &Config) -> Resource {
     let mut attributes: Vec<KeyValue> = config
         .resource
@@ -14,27 +18,22 @@ pub fn resource(config: &Config) -> Resource {
         .iter()
         .map(|(key, value)| KeyValue::new(Key::from(key.clone()), to_value(value)))
         .collect();
-    let mut add = |key: &'static str, value: Option<String>| {
-        if let Some(value) = value
-            && !attributes.iter().any(|a| a.key.as_str() == key)
-        {
-            attributes.push(KeyValue::new(key, value));
+    let mut add = |attribute: KeyValue| {
+        if !attributes.iter().any(|a| a.key == attribute.key) {
+            attributes.push(attribute);
         }
     };
-    let host = host_name();
-    add("service.version", Some(crate::version::VERSION.to_owned()));
-    add("service.instance.id", Some(instance_id(host.as_deref().unwrap_or_default(), &config.docker.host)));
-    add("host.name", host);
+    detect(&config.resource.detection).into_iter().for_each(&mut add);
+    let host = host_name(Path::new("/"));
+    let instance = instance_id(host.as_deref().unwrap_or_default(), &config.docker.host);
+    add(KeyValue::new("service.version", crate::version::VERSION));
+    add(KeyValue::new("service.instance.id", instance));
+    host.into_iter().for_each(|host| add(KeyValue::new("host.name", host)));
     let builder = Resource::builder_empty();
     match &config.resource.schema_url {
         Some(url) => builder.with_schema_url(attributes, url.clone()).build(),
         None => builder.with_attributes(attributes).build(),
     }
-}
-
-fn host_name() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
 
 /// The same for the same daemon on the same host: a random one would begin every series anew at each restart.
@@ -63,6 +62,7 @@ fn to_value(value: &AttributeValue) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Detector;
 
     #[test]
     fn what_the_file_says_stays_and_what_it_does_not_is_added() {
@@ -74,6 +74,18 @@ mod tests {
         assert_eq!(get("host.name").as_deref(), Some("mine"));
         assert_eq!(get("service.version").as_deref(), Some(crate::version::VERSION));
         assert!(get("service.instance.id").is_some());
+    }
+
+    #[test]
+    fn what_the_file_says_goes_before_what_is_found() {
+        let mut config = Config::default();
+        config.resource.detection.detectors = vec![Detector::Host, Detector::Process];
+        config.resource.attributes.push(("host.arch".into(), AttributeValue::String("mine".into())));
+        let resource = resource(&config);
+        let get = |key: &'static str| resource.get(&Key::from_static_str(key));
+        assert_eq!(get("host.arch"), Some(Value::from("mine")));
+        assert_eq!(get("os.type"), Some(Value::from("linux")));
+        assert_eq!(get("process.pid"), Some(Value::from(i64::from(std::process::id()))));
     }
 
     #[test]
