@@ -61,6 +61,11 @@ const MOST_POINTS: usize = 4_000;
 /// not hold up the end of this program.
 const LAST_ATTEMPTS: Duration = Duration::from_secs(1);
 
+/// The longest pause before another export where the destination was away. Its own retries make pauses as long, so
+/// it is found to be back within this time, however long the interval is. Only the first request of an export is
+/// made for it: what cannot be sent is not collected.
+const AWAY: Duration = Duration::from_secs(5);
+
 /// How an export ended: the values of the label `result`.
 const OK: &str = "ok";
 const PARTIAL: &str = "partial";
@@ -79,6 +84,8 @@ pub struct PushReader {
     deltas: Deltas,
     pages: Pages,
     standing: Standing,
+    /// Whether the next export is to come before an interval has passed, and when.
+    soon: Option<Duration>,
 }
 
 /// Containers and event label sets that are collected at once.
@@ -106,6 +113,11 @@ enum Standing {
 struct Outcome {
     /// The first failure.
     failure: Option<String>,
+    /// Requests that were taken.
+    taken: usize,
+    /// Set where the destination was away or busy, so that another export may soon succeed: the pause that it asked
+    /// for, if it did.
+    away: Option<Option<Duration>>,
     /// Data points that the destination refused.
     rejected: i64,
     /// What it said of them, or of others.
@@ -139,6 +151,7 @@ impl PushReader {
             collection,
             pages,
             standing: Standing::New,
+            soon: None,
         })
     }
 
@@ -156,6 +169,9 @@ impl PushReader {
             }
             if let Some(left) = self.export_or_end(&shutdown, flush).await {
                 return self.export_last(left).await;
+            }
+            if let Some(pause) = self.soon.take() {
+                ticks.reset_after(pause);
             }
         }
         self.export_last(flush).await;
@@ -209,7 +225,12 @@ impl PushReader {
         if let Some(failure) = failure {
             self.stats.otlp_export(&self.target.name, ERROR);
             outcome.failure.get_or_insert(failure);
+            // Where some was taken the destination is there, and slow: more exports would make it slower.
+            if outcome.taken == 0 {
+                outcome.away = Some(None);
+            }
         }
+        self.soon = outcome.away.map(|asked| pause(asked, self.periodic.interval));
         self.report(outcome);
     }
 
@@ -273,6 +294,7 @@ impl PushReader {
                 Ok(answer) => {
                     // What was refused is not to be sent again, so it counts as taken.
                     self.deltas.commit(keys);
+                    outcome.taken += 1;
                     outcome.rejected += answer.rejected;
                     if answer.rejected > 0 || !answer.message.is_empty() {
                         outcome.complaint.get_or_insert(answer.message);
@@ -282,6 +304,11 @@ impl PushReader {
                 Err(failure) => {
                     debug!(endpoint = self.target.name, why = failure.message, "a request failed");
                     outcome.failure.get_or_insert(failure.message);
+                    outcome.away = match failure.again {
+                        Again::Never => outcome.away,
+                        Again::Later | Again::NextTime => Some(None),
+                        Again::After(asked) => Some(Some(asked)),
+                    };
                     if failure.again != Again::Never {
                         self.stats.otlp_export(&self.target.name, ERROR);
                         return false;
@@ -300,7 +327,7 @@ impl PushReader {
         let now = match outcome {
             Outcome { failure: Some(why), .. } => {
                 if self.standing != Standing::Failed {
-                    warn!(endpoint, why, "an export failed; trying again at the next interval");
+                    warn!(endpoint, why, "an export failed; the next one tries again");
                 }
                 Standing::Failed
             }
@@ -355,6 +382,13 @@ fn own(resource: &Resource, stats: &Arc<Stats>, runtime: &RuntimeMetrics, reader
     })
 }
 
+/// From an export that a destination was away for to the next one. Cut by up to a half, so that many exporters do
+/// not come back at one moment; never longer than the interval, and not shorter than the destination asked for.
+fn pause(asked: Option<Duration>, interval: Duration) -> Duration {
+    let pause = AWAY.mul_f64(1.0 - fastrand::f64() / 2.0);
+    asked.map_or(pause, |asked| asked.max(pause)).min(interval)
+}
+
 /// Unix time in nanoseconds.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -369,6 +403,17 @@ fn pages(count: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_destination_that_was_away_is_asked_again_soon() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        for _ in 0..100 {
+            assert!((AWAY / 2..=AWAY).contains(&pause(None, hour)));
+            assert_eq!(pause(None, second), second);
+            assert_eq!(pause(Some(10 * second), hour), 10 * second);
+            assert!(pause(Some(second), hour) >= AWAY / 2);
+        }
+    }
 
     #[test]
     fn pages_cover_everything_once() {
