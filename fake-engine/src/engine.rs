@@ -255,7 +255,7 @@ impl FakeEngine {
         lock(&self.shared.broker).streams()
     }
 
-    /// Lines that a stream did not get because it did not read them for 100 ms.
+    /// Lines that a stream did not get because it did not read them for a second.
     pub fn skipped(&self) -> u64 {
         lock(&self.shared.broker).skipped()
     }
