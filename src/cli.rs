@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
+use clap_complete::Shell;
 use url::Url;
 
 use crate::config::values::{choice, listen_address, log_level, telemetry_path};
@@ -22,6 +23,24 @@ use crate::version;
 pub enum Command {
     /// Run until a signal comes.
     Run(Box<Settings>),
+    /// Say whether the configuration is valid, and what is in effect.
+    Check {
+        /// What the configuration is called: its file's name.
+        name: String,
+        /// What the program would run by.
+        settings: Box<Settings>,
+    },
+    /// Print one exposition.
+    Once {
+        /// What the exposition is made by.
+        settings: Box<Settings>,
+        /// How long the daemon may take to tell of its containers.
+        timeout: Duration,
+        /// The file to write; standard output without one.
+        output: Option<PathBuf>,
+    },
+    /// Print what a shell completes the command line by.
+    Completions(Shell),
     /// Ask a running exporter whether it is well.
     Healthcheck {
         /// What to ask: `/-/healthy` at the address that the same configuration listens on.
@@ -100,9 +119,12 @@ where
         let shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         Exit { text: error.render().to_string().trim_end().to_owned(), code: if shown { 0 } else { 2 } }
     })?;
+    if let Some(Subcommand::Completions { shell }) = arguments.command {
+        return Ok(Command::Completions(shell));
+    }
     let (loaded, flags) = (load(&arguments, env), arguments.flags());
     // Both, so that whoever has a wrong file and a wrong flag is told at once.
-    let (Loaded { mut config, warnings }, flags) = match (loaded, flags) {
+    let ((name, Loaded { mut config, warnings }), flags) = match (loaded, flags) {
         (Ok(loaded), Ok(flags)) => (loaded, flags),
         (Err(error), Ok(_)) => return Err(error),
         (Ok(_), Err(flags)) => return Err(Exit::of(flags)),
@@ -112,12 +134,28 @@ where
         }
     };
     let log_format = flags.log_format.unwrap_or_default();
+    let flag_level = flags.log_level;
     let disabled = config.readers.pull.is_none() && config.readers.periodic.is_empty();
     flags.apply(&mut config, disabled);
+    let mut settings = Box::new(Settings { config, log_format, warnings });
     match arguments.command {
-        None => Ok(Command::Run(Box::new(Settings { config, log_format, warnings }))),
-        Some(Subcommand::Healthcheck) => health_url(&config).map(|url| Command::Healthcheck { url }),
+        None => Ok(Command::Run(settings)),
+        Some(Subcommand::Check { .. }) => Ok(Command::Check { name, settings }),
+        Some(Subcommand::Once { timeout, output }) => {
+            // cron sends a mail for every line.
+            settings.config.log_level = flag_level.unwrap_or(config::LogLevel::Error);
+            Ok(Command::Once { settings, timeout: Duration::from_secs(timeout), output })
+        }
+        Some(Subcommand::Healthcheck) => health_url(&settings.config).map(|url| Command::Healthcheck { url }),
+        Some(Subcommand::Completions { shell }) => Ok(Command::Completions(shell)),
     }
+}
+
+/// What `shell` completes the command line by.
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), env!("CARGO_PKG_NAME"), &mut script);
+    script
 }
 
 /// The state and events of every container of a Docker daemon, for Prometheus and OpenTelemetry.
@@ -174,8 +212,42 @@ struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Subcommand {
+    /// Say whether a configuration is valid, and print what is in effect, with secrets hidden
+    #[command(
+        after_help = "Exit code 0 where the exporter would start, 2 where the file, a variable or a flag is \
+                            wrong,\n1 where something that they name cannot be used, such as a certificate."
+    )]
+    Check {
+        /// The file; without it, the one that --config or OTEL_CONFIG_FILE names, else the variables
+        file: Option<PathBuf>,
+    },
+    /// Print one exposition and exit, for cron and node_exporter's textfile collector
+    #[command(
+        after_help = "Where the daemon does not tell of its containers in time, docker_up is 0 and the exit \
+                            code 1.\nEvent counts and the process' own metrics are left out."
+    )]
+    Once {
+        /// How many seconds the daemon may take
+        #[arg(
+            long,
+            value_name = "SECONDS",
+            default_value_t = 10,
+            value_parser = clap::value_parser!(u64).range(1..=3600)
+        )]
+        timeout: u64,
+        /// The file to write, replaced at once; without it, standard output
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
     /// Ask a running exporter whether it is well, by the address of the same configuration
     Healthcheck,
+    /// Print a shell's completions
+    #[command(after_help = "For example:\n  docker-state-exporter completions bash \
+                            >/etc/bash_completion.d/docker-state-exporter")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 /// The flags' values.
@@ -250,9 +322,20 @@ impl Flags {
     }
 }
 
-fn load(arguments: &Arguments, env: &Environment<'_>) -> Result<Loaded, Exit> {
+/// The configuration, and what it is called.
+fn load(arguments: &Arguments, env: &Environment<'_>) -> Result<(String, Loaded), Exit> {
     let variable = |name: &str| env(name).filter(|value| !value.is_empty());
-    let (path, hint) = match (&arguments.config, variable("OTEL_CONFIG_FILE")) {
+    let file = match &arguments.command {
+        Some(Subcommand::Check { file }) => file.as_ref(),
+        _ => None,
+    };
+    if let (Some(file), Some(other)) = (file, &arguments.config) {
+        let named = format!("{} and {}", file.display(), other.display());
+        let invalid = Invalid::value("two files are named", &named).hint("check one at a time");
+        return Err(Exit::of(vec![Problem::of("check", invalid)]));
+    }
+    let (path, hint) = match (file.or(arguments.config.as_ref()), variable("OTEL_CONFIG_FILE")) {
+        (Some(path), _) if file.is_some() => (path.clone(), "the file is the one that check is given"),
         (Some(path), _) => (path.clone(), "the file is the one that --config names"),
         (None, Some(path)) => (PathBuf::from(path), "the file is the one that OTEL_CONFIG_FILE names"),
         (None, None) => {
@@ -262,7 +345,7 @@ fn load(arguments: &Arguments, env: &Environment<'_>) -> Result<Loaded, Exit> {
                     "OTEL_EXPERIMENTAL_CONFIG_FILE: {path} is not read; the variable is now OTEL_CONFIG_FILE"
                 ));
             }
-            return Ok(loaded);
+            return Ok(("the environment".into(), loaded));
         }
     };
     let name = path.display().to_string();
@@ -274,7 +357,8 @@ fn load(arguments: &Arguments, env: &Environment<'_>) -> Result<Loaded, Exit> {
             invalid: Invalid::new(message).hint(hint),
         }])
     })?;
-    Ok(config::from_yaml(&name, &text, env)?)
+    let loaded = config::from_yaml(&name, &text, env)?;
+    Ok((name, loaded))
 }
 
 fn read(path: &Path) -> Result<String, String> {

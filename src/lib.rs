@@ -7,6 +7,7 @@ pub mod healthcheck;
 pub mod inventory;
 pub mod logging;
 pub mod metrics;
+pub mod once;
 pub mod readers;
 mod run;
 pub mod stats;

@@ -1,9 +1,12 @@
 //! The program: arguments and configuration, run, exit code.
 
+use std::io::Write;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use docker_state_exporter::cli::{self, Command, Settings};
-use docker_state_exporter::{Exporter, healthcheck, logging};
+use docker_state_exporter::{Exporter, config, healthcheck, logging, once};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -22,16 +25,71 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(exit) => return exit.print(),
     };
+    if let Command::Completions(shell) = command {
+        return print(&cli::completions(shell));
+    }
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start the runtime: {error}")),
     };
     match command {
         Command::Run(settings) => runtime.block_on(run(*settings)),
+        Command::Check { name, settings } => runtime.block_on(check(&name, &settings)),
+        Command::Once { settings, timeout, output } => {
+            runtime.block_on(once(&settings, timeout, output.as_deref()))
+        }
+        Command::Completions(shell) => print(&cli::completions(shell)),
         Command::Healthcheck { url } => match runtime.block_on(healthcheck::check(&url)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => fail(&why),
         },
+    }
+}
+
+/// Whether the exporter would start, and what is in effect, as a file that says so.
+async fn check(name: &str, settings: &Settings) -> ExitCode {
+    if let Err(error) = Exporter::check(&settings.config) {
+        return fail(&format!("{name}: {error}"));
+    }
+    let mut text = format!("# {name} is valid. In effect, with defaults, variables and flags:\n");
+    for warning in &settings.warnings {
+        text.push_str(&format!("# warning: {warning}\n"));
+    }
+    text.push_str(&config::to_yaml(&settings.config));
+    print(text.as_bytes())
+}
+
+async fn once(settings: &Settings, timeout: Duration, output: Option<&Path>) -> ExitCode {
+    let _guard = logging::begin(settings.config.log_level, settings.log_format);
+    let seen = match once::once(&settings.config, timeout).await {
+        Ok(seen) => seen,
+        Err(error) => return fail(&error.to_string()),
+    };
+    let printed = match output {
+        Some(path) => match once::replace(path, &seen.text) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(why) => fail(&why),
+        },
+        None => print(&seen.text),
+    };
+    if seen.complete {
+        return printed;
+    }
+    fail(&format!(
+        "{}: the daemon has not told of its containers within {timeout:?}; docker_up is 0\nhint: does it run, and may \
+         this user reach it? --log.level=warn tells more, --timeout gives it longer",
+        settings.config.docker.host
+    ))
+}
+
+/// Prints to standard output. What reads it may have seen enough (`| head`), but a full disk is a failure.
+fn print(text: &[u8]) -> ExitCode {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            fail(&format!("cannot write to standard output: {error}"))
+        }
+        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -84,7 +142,6 @@ fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
 }
 
 fn fail(message: &str) -> ExitCode {
-    use std::io::Write;
     // Where nobody reads standard error, the exit code has to say it.
     let _ = writeln!(std::io::stderr(), "{message}");
     ExitCode::from(FAILED)

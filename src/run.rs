@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::config::Config;
+use crate::config::{Config, Pull};
 use crate::docker::{Driver, EndpointError};
 use crate::inventory::{self, EventPolicy};
 use crate::readers::otlp::PushReader;
@@ -63,35 +63,20 @@ impl Exporter {
     /// Makes every part, so that whatever cannot work is known before anything runs. The daemon need not be
     /// there.
     pub async fn new(config: &Config) -> Result<Self, StartError> {
-        if config.web.config_file.is_some() {
-            return Err(StartError::WebConfigFile);
-        }
-        let runtime = Handle::current().metrics();
-        let stats = Arc::new(Stats::default());
-        let (writer, inventory) = inventory::new(EventPolicy {
-            retention: config.events.retention,
-            start_at_zero: config.events.counted_at_zero().map(Into::into).collect(),
-        });
-        let resource = readers::resource(config);
-        let mut push = Vec::new();
-        for periodic in &config.readers.periodic {
-            let reader = PushReader::new(config, periodic, &resource, inventory.clone(), &stats, &runtime);
-            push.push(reader.map_err(StartError::Reader)?);
-        }
-        let web = match &config.readers.pull {
-            Some(pull) => {
-                let reader =
-                    PrometheusReader::new(config, pull, &resource, inventory.clone(), &stats, &runtime)
-                        .map_err(StartError::Reader)?;
-                let listener = web::bind(&pull.host, pull.port).await.map_err(StartError::Bind)?;
-                let router =
-                    web::router(&config.web, Arc::new(reader), inventory.clone(), Arc::clone(&stats));
-                Some((listener, router))
+        let Parts { driver, push, web } = Parts::new(config)?;
+        let web = match web {
+            Some((pull, router)) => {
+                Some((web::bind(&pull.host, pull.port).await.map_err(StartError::Bind)?, router))
             }
             None => None,
         };
-        let driver = Driver::new(config, writer, stats).map_err(StartError::Endpoint)?;
         Ok(Self { driver, push, web })
+    }
+
+    /// Finds out whether [`new`](Self::new) would succeed, but for the address to listen on. To be called in a
+    /// runtime.
+    pub fn check(config: &Config) -> Result<(), StartError> {
+        Parts::new(config).map(drop)
     }
 
     /// Runs until `shutdown`, then ends in order: the daemon is no longer followed, the last exports are sent,
@@ -112,5 +97,45 @@ impl Exporter {
         // Neither fails: a panic in a part is logged by the panic hook, and there is nothing left to save.
         let _ = watching.await;
         while readers.join_next().await.is_some() {}
+    }
+}
+
+/// What does not need the address to listen on.
+struct Parts {
+    driver: Driver,
+    push: Vec<PushReader>,
+    web: Option<(Pull, axum::Router)>,
+}
+
+impl Parts {
+    fn new(config: &Config) -> Result<Self, StartError> {
+        if config.web.config_file.is_some() {
+            return Err(StartError::WebConfigFile);
+        }
+        let runtime = Handle::current().metrics();
+        let stats = Arc::new(Stats::default());
+        let (writer, inventory) = inventory::new(EventPolicy {
+            retention: config.events.retention,
+            start_at_zero: config.events.counted_at_zero().map(Into::into).collect(),
+        });
+        let resource = readers::resource(config);
+        let mut push = Vec::new();
+        for periodic in &config.readers.periodic {
+            let reader = PushReader::new(config, periodic, &resource, inventory.clone(), &stats, &runtime);
+            push.push(reader.map_err(StartError::Reader)?);
+        }
+        let web = match &config.readers.pull {
+            Some(pull) => {
+                let reader =
+                    PrometheusReader::new(config, pull, &resource, inventory.clone(), &stats, &runtime)
+                        .map_err(StartError::Reader)?;
+                let router =
+                    web::router(&config.web, Arc::new(reader), inventory.clone(), Arc::clone(&stats));
+                Some((pull.clone(), router))
+            }
+            None => None,
+        };
+        let driver = Driver::new(config, writer, stats).map_err(StartError::Endpoint)?;
+        Ok(Self { driver, push, web })
     }
 }

@@ -9,6 +9,7 @@
 //! change it.
 
 mod decode;
+mod effective;
 mod environment;
 mod error;
 mod file;
@@ -44,6 +45,12 @@ pub fn from_yaml(name: &str, text: &str, env: &Environment<'_>) -> Result<Loaded
         Err(problems) => return Err(Error::new(problems)),
     };
     decoder.finish(config)
+}
+
+/// A file that says the same as `config`, with every default, and without secrets: values of headers and the queries
+/// of URLs are hidden.
+pub fn to_yaml(config: &Config) -> String {
+    effective::write(config)
 }
 
 /// The configuration without a file: the standard's `OTEL_*` variables and those of the Docker client.

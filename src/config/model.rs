@@ -321,6 +321,12 @@ impl Filter {
         self.included.iter().any(|p| p.matches(value)) && !self.excluded.iter().any(|p| p.matches(value))
     }
 
+    /// The patterns, included and excluded ones.
+    pub(crate) fn patterns(&self) -> (Vec<String>, Vec<String>) {
+        let of = |patterns: &[wildmatch::WildMatch]| patterns.iter().map(ToString::to_string).collect();
+        (of(&self.included), of(&self.excluded))
+    }
+
     /// Whether nothing can pass, so that callers need not ask for each value.
     pub fn is_none(&self) -> bool {
         self.included.is_empty()

@@ -162,6 +162,19 @@ impl PrometheusReader {
         self.with_own(whole)
     }
 
+    /// Containers and what the exporter says of itself as a reader of the daemon, as text: without its process and
+    /// runtime.
+    pub fn containers_only(&self) -> Result<Vec<u8>, ReaderError> {
+        let mut text = Vec::new();
+        for part in Inflate::new(&self.render_inventory()?) {
+            text.extend_from_slice(&part.map_err(unwritable)?);
+        }
+        let mut own = self.own.gather();
+        own.retain(|family| !["process_", "tokio_"].iter().any(|prefix| family.name().starts_with(prefix)));
+        TextEncoder::new().encode(&own, &mut text).map_err(unwritable)?;
+        Ok(text)
+    }
+
     fn with_own(&self, inventory: Piece) -> Result<Exposition, ReaderError> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.own.gather(), &mut text).map_err(unwritable)?;

@@ -1,0 +1,78 @@
+//! One exposition, for cron and node_exporter's textfile collector: the daemon is asked once, and nothing stays.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::docker::Driver;
+use crate::inventory::{self, EventPolicy};
+use crate::readers;
+use crate::readers::prometheus::PrometheusReader;
+use crate::run::StartError;
+use crate::stats::Stats;
+
+/// How often it is looked whether the list is whole.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What was seen.
+#[derive(Debug)]
+pub struct Seen {
+    /// The exposition.
+    pub text: Vec<u8>,
+    /// Whether the daemon has told of every container. Else `docker_up` is 0 and no container is shown.
+    pub complete: bool,
+}
+
+/// Follows the daemon until it has told of every container, but not for longer than `timeout`.
+///
+/// Event counts are left out: nothing is counted by a process that does not stay. So are the process' own numbers,
+/// which node_exporter has under the same names for itself, and refuses a file for.
+pub async fn once(config: &Config, timeout: Duration) -> Result<Seen, StartError> {
+    let mut config = config.clone();
+    config.events.start_at_zero.clear();
+    let stats = Arc::new(Stats::default());
+    let (writer, inventory) =
+        inventory::new(EventPolicy { retention: config.events.retention, start_at_zero: Vec::new() });
+    let pull = config.readers.pull.clone().unwrap_or_default();
+    let resource = readers::resource(&config);
+    let runtime = Handle::current().metrics();
+    let reader = PrometheusReader::new(&config, &pull, &resource, inventory, &stats, &runtime)
+        .map_err(StartError::Reader)?;
+    let driver = Driver::new(&config, writer, Arc::clone(&stats)).map_err(StartError::Endpoint)?;
+
+    let shutdown = CancellationToken::new();
+    let watching = tokio::spawn(driver.run(shutdown.clone()));
+    let deadline = Instant::now() + timeout;
+    while !stats.up.get() && Instant::now() < deadline {
+        sleep(PAUSE).await;
+    }
+    let complete = stats.up.get();
+    let text = reader.containers_only().map_err(StartError::Reader);
+    shutdown.cancel();
+    // It does not fail; a panic has been logged.
+    let _ = watching.await;
+    Ok(Seen { text: text?, complete })
+}
+
+/// Puts `text` in the place of a file at once: whoever reads it sees the old one or the new one, never half of one.
+pub fn replace(path: &Path, text: &[u8]) -> Result<(), String> {
+    let name = path.file_name().ok_or_else(|| format!("{}: not a file's name", path.display()))?;
+    // Not ending as the file does: the textfile collector reads all that end with .prom.
+    let mut temporary = name.to_owned();
+    temporary.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(temporary);
+    let written = std::fs::File::create(&temporary)
+        .and_then(|mut file| file.write_all(text).and_then(|()| file.sync_all()))
+        .and_then(|()| std::fs::rename(&temporary, path));
+    written.map_err(|error| {
+        // It may never have been made.
+        let _ = std::fs::remove_file(&temporary);
+        format!("{}: cannot be written: {error}", path.display())
+    })
+}
