@@ -65,36 +65,6 @@ fn trials(engine: &Arc<Mutex<Option<Docker>>>) -> Vec<Trial> {
     CASES.into_iter().map(trial).collect()
 }
 
-/// Undoes `chattr +i`, so that the file can be deleted in the end.
-struct Immutable(std::path::PathBuf);
-
-impl Immutable {
-    fn new(path: std::path::PathBuf) -> Self {
-        chattr("+i", &path);
-        Self(path)
-    }
-}
-
-impl Drop for Immutable {
-    fn drop(&mut self) {
-        chattr("-i", &self.0);
-    }
-}
-
-fn chattr(change: &str, path: &std::path::Path) {
-    let status = Command::new(program("chattr", "e2fsprogs")).arg(change).arg(path).status().unwrap();
-    assert!(status.success(), "chattr {change} {}: {status}", path.display());
-}
-
-/// A container that the engine cannot remove is dead, which comes without an event.
-fn make_dead(docker: &Docker, name: &str) -> Immutable {
-    let id = docker.container(name, &[], &["sleep", "100000"]);
-    let guard = Immutable::new(docker.directory().join("data/containers").join(&id).join("hostname"));
-    docker.try_run(&["rm", "--force", name]).expect_err("it cannot be removed");
-    docker.wait_for(name, "/State/Status", "dead");
-    guard
-}
-
 fn every_state_is_what_inspect_says(docker: &Docker) {
     let sleep = ["sleep", "100000"];
     docker.run(&["create", "--network", "none", "--name", "created", IMAGE, "true"]);
@@ -134,7 +104,7 @@ fn every_state_is_what_inspect_says(docker: &Docker) {
     docker.container("starting", &["--health-cmd", "true", "--health-interval", "1h"], &sleep);
     docker.container("unchecked", &["--no-healthcheck"], &sleep);
     docker.container("k8s_ldap_ldap-2246486038-30nc1_int2_uid_0", &K8S_LABELS, &sleep);
-    let dead = make_dead(docker, "dead");
+    let dead = docker.make_dead("dead");
 
     docker.wait_for("oom", "/State/OOMKilled", true);
     docker.wait_for("gave-up", "/RestartCount", 2);
@@ -264,7 +234,7 @@ fn what_no_event_tells_is_found_by_the_next_list(docker: &Docker) {
         });
     }
     docker.run(&["rm", "--force", "failing"]);
-    let dead = make_dead(docker, "dead");
+    let dead = docker.make_dead("dead");
     eventually(SOON, || agrees(docker, &exporter, Encoding::Code));
     assert_eq!(docker.inspect("dead")["State"]["Status"], "dead");
     drop(dead);

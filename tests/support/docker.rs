@@ -205,6 +205,16 @@ impl Docker {
         all[0].clone()
     }
 
+    /// A container that the engine cannot remove is dead, which comes without an event. It can be removed once
+    /// what is returned is dropped.
+    pub(crate) fn make_dead(&self, name: &str) -> Immutable {
+        let id = self.container(name, &[], &["sleep", "100000"]);
+        let guard = Immutable::new(self.directory().join("data/containers").join(&id).join("hostname"));
+        self.try_run(&["rm", "--force", name]).expect_err("it cannot be removed");
+        self.wait_for(name, "/State/Status", "dead");
+        guard
+    }
+
     /// Waits until `docker inspect` of a container has this value at a JSON pointer.
     #[track_caller]
     pub(crate) fn wait_for(&self, name: &str, pointer: &str, wanted: impl Into<Value>) {
@@ -249,6 +259,27 @@ impl Drop for Docker {
             eprintln!("the engine did not end as it should: {complaints:#?}");
         }
     }
+}
+
+/// A file that cannot be deleted, by `chattr +i`. Dropping this undoes it.
+pub(crate) struct Immutable(PathBuf);
+
+impl Immutable {
+    fn new(path: PathBuf) -> Self {
+        chattr("+i", &path);
+        Self(path)
+    }
+}
+
+impl Drop for Immutable {
+    fn drop(&mut self) {
+        chattr("-i", &self.0);
+    }
+}
+
+fn chattr(change: &str, path: &Path) {
+    let status = Command::new(program("chattr", "e2fsprogs")).arg(change).arg(path).status().unwrap();
+    assert!(status.success(), "chattr {change} {}: {status}", path.display());
 }
 
 /// The engine's API over its socket, as the docker command speaks it: what is printed there as JSON comes from
