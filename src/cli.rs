@@ -385,7 +385,9 @@ fn health_url(config: &Config) -> Result<Url, Exit> {
         host if host.contains(':') => format!("[{host}]"),
         host => host.into(),
     };
-    let url = format!("http://{host}:{}/-/healthy", pull.port);
+    // Whether the file asks for TLS shows when it is spoken: the server may have read another state of it.
+    let scheme = if config.web.config_file.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{host}:{}/-/healthy", pull.port);
     Url::parse(&url).map_err(|error| exit(&format!("not a URL: {url}"), &error.to_string()))
 }
 

@@ -48,12 +48,16 @@ fn main() -> ExitCode {
 
 /// Whether the exporter would start, and what is in effect, as a file that says so.
 async fn check(name: &str, settings: &Settings) -> ExitCode {
-    if let Err(error) = Exporter::check(&settings.config) {
-        return fail(&format!("{name}: {error}"));
-    }
+    let web = match Exporter::check(&settings.config) {
+        Ok(web) => web,
+        Err(error) => return fail(&format!("{name}: {error}")),
+    };
     let mut text = format!("# {name} is valid. In effect, with defaults, variables and flags:\n");
     for warning in &settings.warnings {
         text.push_str(&format!("# warning: {warning}\n"));
+    }
+    if let (Some(path), Some(web)) = (&settings.config.web.config_file, web) {
+        text.push_str(&format!("# {}: {web}\n", path.display()));
     }
     text.push_str(&config::to_yaml(&settings.config));
     print(text.as_bytes())

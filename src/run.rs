@@ -16,7 +16,7 @@ use crate::readers::otlp::PushReader;
 use crate::readers::prometheus::PrometheusReader;
 use crate::readers::{self, ReaderError};
 use crate::stats::Stats;
-use crate::web::{self, BindError, Limits};
+use crate::web::{self, BindError, Limits, Security, SecurityError};
 
 /// For the last exports.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -32,8 +32,8 @@ pub enum StartError {
     Reader(ReaderError),
     /// The address to listen on.
     Bind(BindError),
-    /// `web.config_file`: to go on without it would serve in the clear what was to be protected.
-    WebConfigFile,
+    /// `web.config_file`, or what it names.
+    Security(SecurityError),
 }
 
 impl std::fmt::Display for StartError {
@@ -42,10 +42,7 @@ impl std::fmt::Display for StartError {
             Self::Endpoint(error) => error.fmt(f),
             Self::Reader(error) => error.fmt(f),
             Self::Bind(error) => error.fmt(f),
-            Self::WebConfigFile => f.write_str(
-                "web.config_file: TLS and authentication are not built in yet\nhint: remove the key, listen on \
-                 127.0.0.1, and put a proxy with TLS in front",
-            ),
+            Self::Security(error) => error.fmt(f),
         }
     }
 }
@@ -56,7 +53,13 @@ impl std::error::Error for StartError {}
 pub struct Exporter {
     driver: Driver,
     push: Vec<PushReader>,
-    web: Option<(TcpListener, axum::Router)>,
+    web: Option<(TcpListener, Web)>,
+}
+
+/// The HTTP server, but for its address.
+struct Web {
+    router: axum::Router,
+    security: Option<Arc<Security>>,
 }
 
 impl Exporter {
@@ -65,18 +68,19 @@ impl Exporter {
     pub async fn new(config: &Config) -> Result<Self, StartError> {
         let Parts { driver, push, web } = Parts::new(config)?;
         let web = match web {
-            Some((pull, router)) => {
-                Some((web::bind(&pull.host, pull.port).await.map_err(StartError::Bind)?, router))
+            Some((pull, web)) => {
+                Some((web::bind(&pull.host, pull.port).await.map_err(StartError::Bind)?, web))
             }
             None => None,
         };
         Ok(Self { driver, push, web })
     }
 
-    /// Finds out whether [`new`](Self::new) would succeed, but for the address to listen on. To be called in a
-    /// runtime.
-    pub fn check(config: &Config) -> Result<(), StartError> {
-        Parts::new(config).map(drop)
+    /// Finds out whether [`new`](Self::new) would succeed, but for the address to listen on, and says what
+    /// `web.config_file` comes to. To be called in a runtime.
+    pub fn check(config: &Config) -> Result<Option<String>, StartError> {
+        let Parts { web, .. } = Parts::new(config)?;
+        Ok(web.and_then(|(_, web)| web.security).map(|security| security.describe()))
     }
 
     /// Runs until `shutdown`, then ends in order: the daemon is no longer followed, the last exports are sent,
@@ -87,11 +91,13 @@ impl Exporter {
         for reader in self.push {
             readers.spawn(reader.run(shutdown.clone(), FLUSH));
         }
-        if let Some((listener, router)) = self.web {
+        if let Some((listener, Web { router, security })) = self.web {
             if let Ok(address) = listener.local_addr() {
-                info!(%address, "listening");
+                let tls = security.as_ref().is_some_and(|security| security.is_encrypted());
+                info!(%address, tls, "listening");
             }
-            readers.spawn(web::serve(listener, router, Limits::default(), shutdown.clone(), DRAIN));
+            let limits = Limits::default();
+            readers.spawn(web::serve(listener, router, security, limits, shutdown.clone(), DRAIN));
         }
         shutdown.cancelled().await;
         // Neither fails: a panic in a part is logged by the panic hook, and there is nothing left to save.
@@ -104,14 +110,11 @@ impl Exporter {
 struct Parts {
     driver: Driver,
     push: Vec<PushReader>,
-    web: Option<(Pull, axum::Router)>,
+    web: Option<(Pull, Web)>,
 }
 
 impl Parts {
     fn new(config: &Config) -> Result<Self, StartError> {
-        if config.web.config_file.is_some() {
-            return Err(StartError::WebConfigFile);
-        }
         let runtime = Handle::current().metrics();
         let stats = Arc::new(Stats::default());
         let (writer, inventory) = inventory::new(EventPolicy {
@@ -129,9 +132,16 @@ impl Parts {
                 let reader =
                     PrometheusReader::new(config, pull, &resource, inventory.clone(), &stats, &runtime)
                         .map_err(StartError::Reader)?;
-                let router =
-                    web::router(&config.web, Arc::new(reader), inventory.clone(), Arc::clone(&stats));
-                Some((pull.clone(), router))
+                let security = config.web.config_file.as_deref().map(Security::new).transpose();
+                let security = security.map_err(StartError::Security)?.map(Arc::new);
+                let router = web::router(
+                    &config.web,
+                    Arc::new(reader),
+                    inventory.clone(),
+                    Arc::clone(&stats),
+                    security.clone(),
+                );
+                Some((pull.clone(), Web { router, security }))
             }
             None => None,
         };

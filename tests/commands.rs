@@ -113,6 +113,14 @@ fn check_refuses_what_a_start_would_refuse() {
         said(&["check", &path, "--config", "other.yaml"], 2),
         format!("check: two files are named: {path} and other.yaml\nhint: check one at a time\n")
     );
+    let (_directory, path) = file("web: {config_file: /nonexistent/web.yaml}");
+    assert_eq!(
+        said(&["check", &path], 1),
+        format!(
+            "{path}: /nonexistent/web.yaml: cannot be read: No such file or directory (os error 2)\nhint: \
+             web.config_file names it\n"
+        )
+    );
     // Well-formed, and of no use all the same: what it names is not there.
     let (_directory, path) = file("docker: {host: 'https://docker:1', tls: {ca_file: /nonexistent.pem}}");
     let refusal = said(&["check", &path], 1);

@@ -1192,6 +1192,8 @@ fn healthcheck_asks_where_the_configuration_listens() {
         url(&["healthcheck", "-listen-address=:0"]).unwrap_err(),
         "healthcheck: the port is not known\nhint: port 0 lets the system choose; give another one"
     );
+    let (_directory, path) = file("web: {config_file: web.yaml}");
+    assert_eq!(url(&["healthcheck", "--config", &path]).unwrap(), "https://127.0.0.1:8080/-/healthy");
     let (_directory, path) = file("disabled: true");
     assert_eq!(
         url(&["healthcheck", "--config", &path]).unwrap_err(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::error::{Place, listed, nearest, shown};
 use super::yaml::{Entry, Kind, Node, Scalar, Value, join};
-use super::{Config, Error, Invalid, Loaded, Problem};
+use super::{Error, Invalid, Problem};
 
 /// The longest time that a key can say, in milliseconds: as the standard has it for its timeouts, and short
 /// enough for any clock to be able to add it.
@@ -39,11 +39,11 @@ impl Decoder {
         Field { decoder: self, path: String::new(), place: node.place, node: Some(node), secret: false }
     }
 
-    /// `config`, unless something was wrong.
-    pub(super) fn finish(self, config: Config) -> Result<Loaded, Error> {
+    /// `decoded` with the warnings, unless something was wrong.
+    pub(super) fn finish<T>(self, decoded: T) -> Result<(T, Vec<String>), Error> {
         let problems = self.problems.into_inner();
         if problems.is_empty() {
-            Ok(Loaded { config, warnings: self.warnings.into_inner() })
+            Ok((decoded, self.warnings.into_inner()))
         } else {
             Err(Error::new(problems))
         }
@@ -239,6 +239,26 @@ impl<'d> Field<'d> {
             Value::Map(entries) => Some(entries.len()),
             _ => is_null(node).then_some(0),
         }
+    }
+
+    /// The mapping's keys with their values, where the keys are whatever a user likes.
+    pub(super) fn entries(&self) -> Option<Vec<(&'d str, Field<'d>)>> {
+        let node = self.value()?;
+        let Value::Map(entries) = &node.value else {
+            self.wrong("mapping", node, Some("keys with values are expected here"));
+            return None;
+        };
+        let field = |entry: &'d Entry| {
+            let field = Field {
+                decoder: self.decoder,
+                path: join(&self.path, &entry.key),
+                place: entry.node.place,
+                node: Some(&entry.node),
+                secret: self.secret,
+            };
+            (entry.key.as_str(), field)
+        };
+        Some(entries.iter().map(field).collect())
     }
 
     /// What `decode` makes of the mapping. A key without a value is a mapping without keys; where the key is not

@@ -16,11 +16,13 @@ mod file;
 mod model;
 mod substitution;
 pub(crate) mod values;
+mod web_file;
 mod yaml;
 
 pub use error::Error;
 pub(crate) use error::{Invalid, Problem};
 pub use model::*;
+pub use web_file::{ClientAuth, Pem, ServerTls, Version, WebFile, from_web_yaml};
 
 /// A look-up of an environment variable. A variable that is empty counts as unset, as OpenTelemetry says.
 pub type Environment<'e> = dyn Fn(&str) -> Option<String> + 'e;
@@ -44,7 +46,8 @@ pub fn from_yaml(name: &str, text: &str, env: &Environment<'_>) -> Result<Loaded
         Ok(root) => file::decode(&decoder, &root, env),
         Err(problems) => return Err(Error::new(problems)),
     };
-    decoder.finish(config)
+    let (config, warnings) = decoder.finish(config)?;
+    Ok(Loaded { config, warnings })
 }
 
 /// A file that says the same as `config`, with every default, and without secrets: values of headers and the queries

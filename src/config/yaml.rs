@@ -56,6 +56,15 @@ const BUDGET: usize = 16 << 20;
 
 /// The tree of `text`, or all that is wrong with its YAML and its references.
 pub(super) fn parse(name: &str, text: &str, env: &Environment<'_>) -> Result<Node, Vec<Problem>> {
+    parse_with(name, text, Some(env))
+}
+
+/// The same of a text in which nothing is a reference.
+pub(super) fn parse_verbatim(name: &str, text: &str) -> Result<Node, Vec<Problem>> {
+    parse_with(name, text, None)
+}
+
+fn parse_with(name: &str, text: &str, env: Option<&Environment<'_>>) -> Result<Node, Vec<Problem>> {
     let parser = Parser::new_from_str_with_options(text, options! { emit_comments: false });
     let mut builder =
         Builder { name, text, env, parser, anchors: HashMap::new(), size: 0, problems: Vec::new() };
@@ -72,7 +81,8 @@ pub(super) fn parse(name: &str, text: &str, env: &Environment<'_>) -> Result<Nod
 struct Builder<'a> {
     name: &'a str,
     text: &'a str,
-    env: &'a Environment<'a>,
+    /// Where references look; none are looked for without it.
+    env: Option<&'a Environment<'a>>,
     parser: Parser<'a, StrInput<'a>>,
     /// Finished nodes by their anchor's id.
     anchors: HashMap<usize, Node>,
@@ -195,7 +205,7 @@ impl<'a> Builder<'a> {
     }
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, path: &str, at: Place) -> Node {
-        let text = match substitute(text, self.env) {
+        let text = match self.env.map_or_else(|| Ok(text.to_owned()), |env| substitute(text, env)) {
             Ok(text) => text,
             Err(invalid) => {
                 let problem = self.problem(at, path, invalid);
@@ -253,7 +263,7 @@ impl<'a> Builder<'a> {
                 let line = self.text.lines().nth(at.line.saturating_sub(1)).unwrap_or_default();
                 if line.contains('\t') && line.trim_start_matches(' ').starts_with('\t') {
                     invalid = invalid.hint("YAML takes spaces for indentation, not tabs");
-                } else if line.contains("${") {
+                } else if line.contains("${") && self.env.is_some() {
                     invalid = invalid.hint("inside of [] and {} a reference needs quotes: \"${NAME}\"");
                 }
                 Err(self.problem(at, "", invalid))

@@ -7,18 +7,23 @@
 //! | `/-/healthy` | 200 while the process serves |
 //! | `/-/ready` | 200 once a whole list has been taken, 503 before |
 //!
-//! Only GET and HEAD are answered. No request reaches the daemon.
+//! Only GET and HEAD are answered. No request reaches the daemon. Where `web.config_file` has users, all but
+//! `/-/healthy` and `/-/ready` is for them only.
 
+mod auth;
 mod encoding;
 mod page;
+mod security;
 mod server;
+mod tls;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use http_body_util::BodyExt;
@@ -32,6 +37,10 @@ use crate::stats::Stats;
 
 use self::encoding::Parts;
 
+use self::auth::Verdict;
+use self::security::Current;
+
+pub use security::{Security, SecurityError};
 pub use server::{BindError, Limits, bind, serve};
 
 /// What requests are answered from.
@@ -50,6 +59,7 @@ pub fn router(
     reader: Arc<PrometheusReader>,
     inventory: inventory::Reader,
     stats: Arc<Stats>,
+    security: Option<Arc<Security>>,
 ) -> Router {
     let app = App {
         reader,
@@ -58,12 +68,51 @@ pub fn router(
         scrapes: Arc::new(Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS))),
         telemetry_path: config.telemetry_path.as_str().into(),
     };
-    Router::new()
+    let router = Router::new()
         .route(&config.telemetry_path, get(metrics))
         .route("/", get(index))
-        .route("/-/healthy", get(|| async { "up\n" }))
-        .route("/-/ready", get(ready))
-        .with_state(app)
+        .route(HEALTHY, get(|| async { "up\n" }))
+        .route(READY, get(ready))
+        .with_state(app);
+    match security {
+        // Around everything, so that nobody learns which paths there are.
+        Some(security) => router.layer(middleware::from_fn_with_state(security, guard)),
+        None => router,
+    }
+}
+
+/// Where a prober without a password asks.
+const HEALTHY: &str = "/-/healthy";
+const READY: &str = "/-/ready";
+
+/// Lets pass whom `web.config_file` lets pass, and adds its headers to every answer.
+async fn guard(State(security): State<Arc<Security>>, request: Request, next: Next) -> Response<Body> {
+    let current = security.current().await;
+    let verdict = if matches!(request.uri().path(), HEALTHY | READY) {
+        Verdict::Allowed
+    } else {
+        security.judge(&current, request.headers()).await
+    };
+    let mut response = match verdict {
+        Verdict::Allowed => next.run(request).await,
+        Verdict::Denied => {
+            let mut response = plain(StatusCode::UNAUTHORIZED, "unauthorized\n");
+            let realm = HeaderValue::from_static("Basic realm=\"docker-state-exporter\", charset=\"UTF-8\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+            response
+        }
+        Verdict::Busy => {
+            let mut response =
+                plain(StatusCode::SERVICE_UNAVAILABLE, "too many passwords are being checked; try again\n");
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            response
+        }
+    };
+    let Current { file, .. } = &*current;
+    for (name, value) in &file.headers {
+        response.headers_mut().insert(name, value.clone());
+    }
+    response
 }
 
 async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response<Body> {

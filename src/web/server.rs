@@ -1,4 +1,4 @@
-//! Connections: accepted, bounded in number and time, and let finish at the end.
+//! Connections: accepted, encrypted where that is asked for, bounded in number and time, and let finish at the end.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -13,14 +13,19 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
+
+use super::Security;
 
 /// What a client may take of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// For a request's line and headers, and between the requests of a connection.
+    /// For a request's line and headers, and between the requests of a connection; before them for the TLS handshake.
     pub header: Duration,
     /// Without a byte taken by a client that is being answered.
     pub write: Duration,
@@ -92,10 +97,13 @@ pub async fn bind(host: &str, port: u16) -> Result<TcpListener, BindError> {
 pub async fn serve(
     listener: TcpListener,
     router: Router,
+    security: Option<Arc<Security>>,
     limits: Limits,
     shutdown: CancellationToken,
     drain: Duration,
 ) {
+    // Whether there is TLS does not change while the server runs.
+    let encrypted = security.filter(|security| security.is_encrypted());
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(limits.header);
     let graceful = GracefulShutdown::new();
@@ -114,25 +122,51 @@ pub async fn serve(
             }
         };
         let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), service));
+        let (server, watcher) = (server.clone(), graceful.watcher());
+        let (encrypted, shutdown) = (encrypted.clone(), shutdown.clone());
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            let ended = match encrypted {
+                None => watcher.watch(server.serve_connection(TokioIo::new(stream), service)).await,
+                Some(security) => {
+                    let accepted = tokio::select! {
+                        // Nothing has been asked yet, so nothing is left unanswered.
+                        () = shutdown.cancelled() => return,
+                        accepted = timeout(limits.header, handshake(&security, stream)) => accepted,
+                    };
+                    match accepted {
+                        Ok(Ok(stream)) => {
+                            watcher.watch(server.serve_connection(TokioIo::new(stream), service)).await
+                        }
+                        Ok(Err(error)) => return debug!(%error, "a TLS handshake failed"),
+                        Err(_) => return debug!("a TLS handshake took too long"),
+                    }
+                }
+            };
+            if let Err(error) = ended {
                 debug!(%error, "a connection ended early");
             }
             drop(permit);
         });
     }
     drop(listener);
-    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
+    if timeout(drain, graceful.shutdown()).await.is_err() {
         warn!("gave up on requests that were still being answered");
     }
+}
+
+type Stream = Pin<Box<TimeoutStream<TcpStream>>>;
+
+async fn handshake(security: &Arc<Security>, stream: Stream) -> io::Result<TlsStream<Stream>> {
+    let current = security.current().await;
+    let Some(config) = &current.tls else { return Err(io::Error::other("TLS has been given up")) };
+    TlsAcceptor::from(Arc::clone(config)).accept(stream).await
 }
 
 async fn accept(
     listener: &TcpListener,
     room: &Arc<Semaphore>,
     write_timeout: Duration,
-) -> io::Result<(Pin<Box<TimeoutStream<TcpStream>>>, tokio::sync::OwnedSemaphorePermit)> {
+) -> io::Result<(Stream, tokio::sync::OwnedSemaphorePermit)> {
     let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     stream.set_nodelay(true)?;
@@ -146,7 +180,7 @@ mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::task::JoinHandle;
-    use tokio::time::{Instant, timeout};
+    use tokio::time::Instant;
 
     use super::*;
 
@@ -154,6 +188,13 @@ mod tests {
     const LONG: Duration = Duration::from_secs(10);
 
     async fn start(limits: Limits) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+        start_with(limits, None).await
+    }
+
+    async fn start_with(
+        limits: Limits,
+        security: Option<Arc<Security>>,
+    ) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
         let listener = bind("127.0.0.1", 0).await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = Router::new()
@@ -161,7 +202,7 @@ mod tests {
             .route("/slow", get(|| async { tokio::time::sleep(SHORT).await }))
             .route("/endless", get(|| async { vec![0; 64 * 1024 * 1024] }));
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(serve(listener, router, limits, shutdown.clone(), LONG));
+        let served = tokio::spawn(serve(listener, router, security, limits, shutdown.clone(), LONG));
         (address, shutdown, served)
     }
 
@@ -182,6 +223,51 @@ mod tests {
             until_closed(&mut stream).await;
             assert!(began.elapsed() >= SHORT / 2, "{begun:?}");
         }
+    }
+
+    /// A server with TLS, whose certificate nobody trusts.
+    async fn start_encrypted(limits: Limits) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let certificate =
+            rcgen::CertificateParams::new(["localhost".into()]).unwrap().self_signed(&key).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("web.yaml");
+        let tls = serde_json::json!({"cert": certificate.pem(), "key": key.serialize_pem()});
+        // JSON is YAML too.
+        std::fs::write(&path, serde_json::json!({"tls_server_config": tls}).to_string()).unwrap();
+        start_with(limits, Some(Arc::new(Security::new(&path).unwrap()))).await
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_never_ends_is_given_up() {
+        let limits = Limits { header: SHORT, connections: 1, ..Limits::default() };
+        let (address, ..) = start_encrypted(limits).await;
+        // Of the second the length of its record says that more is to come. There is room for one at a time, so a
+        // handshake that stayed would keep out the next.
+        for begun in [&b""[..], b"\x16\x03\x01\x02\x00\x01", b""] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(begun).await.unwrap();
+            until_closed(&mut stream).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_handshake_is_not_waited_for_at_the_end() {
+        let (address, shutdown, served) = start_encrypted(Limits::default()).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        tokio::time::sleep(SHORT / 4).await;
+        shutdown.cancel();
+        until_closed(&mut stream).await;
+        served.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_no_tls_is_not_answered() {
+        let (address, ..) = start_encrypted(Limits::default()).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let said = until_closed(&mut stream).await;
+        assert!(!said.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&said));
     }
 
     #[tokio::test]

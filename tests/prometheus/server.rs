@@ -31,12 +31,23 @@ pub(crate) struct Prometheus {
 impl Prometheus {
     /// Starts it with these exporters, which it has to reach, and these files of rules.
     pub(crate) fn start(job: &str, exporters: &[&Exporter], rules: &[&Path]) -> Self {
-        let directory = tempfile::Builder::new().prefix("prometheus-test-").tempdir().unwrap();
         let targets: Vec<_> = exporters.iter().map(|exporter| exporter.address().to_string()).collect();
+        let job = json!({"job_name": job, "static_configs": [{"targets": targets}]});
+        let prometheus = Self::with_jobs(&[job], rules);
+        eventually(DEADLINE, || match values(&prometheus.query("up == 1")?) {
+            up if up.len() == exporters.len() => Ok(()),
+            up => Err(format!("{} of {} exporters are up", up.len(), exporters.len())),
+        });
+        prometheus
+    }
+
+    /// Starts it with these jobs, and does not wait.
+    pub(crate) fn with_jobs(jobs: &[Value], rules: &[&Path]) -> Self {
+        let directory = tempfile::Builder::new().prefix("prometheus-test-").tempdir().unwrap();
         let config = json!({
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": rules,
-            "scrape_configs": [{"job_name": job, "static_configs": [{"targets": targets}]}],
+            "scrape_configs": jobs,
         });
         let path = directory.path().join("prometheus.yml");
         // JSON is YAML too.
@@ -52,12 +63,7 @@ impl Prometheus {
             .stderr(log)
             .spawn()
             .unwrap();
-        let prometheus = Self { child, address, directory };
-        eventually(DEADLINE, || match values(&prometheus.query("up == 1")?) {
-            up if up.len() == exporters.len() => Ok(()),
-            up => Err(format!("{} of {} exporters are up", up.len(), exporters.len())),
-        });
-        prometheus
+        Self { child, address, directory }
     }
 
     /// An instant query, now.

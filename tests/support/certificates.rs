@@ -29,7 +29,13 @@ impl Authority {
 
     /// Writes a certificate for this host, and its key, for a server and for a client.
     pub(crate) fn sign(&self, certificate: &Path, key: &Path) {
-        let mut params = CertificateParams::new(["localhost".into(), "127.0.0.1".into()]).unwrap();
+        self.sign_for(&["localhost", "127.0.0.1"], certificate, key);
+    }
+
+    /// The same for other names and addresses.
+    pub(crate) fn sign_for(&self, names: &[&str], certificate: &Path, key: &Path) {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let pair = KeyPair::generate().unwrap();

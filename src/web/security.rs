@@ -1,0 +1,199 @@
+//! `web.config_file`: read at the start, and again when it or a file that it names has changed.
+//!
+//! Whether one has is looked at when a connection or a request comes, once a second at most; while nobody comes,
+//! nothing is done. A file that cannot be used changes nothing: what was read last stays in effect, and the log says
+//! why, once for each state of the files.
+
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, header};
+use tracing::{error, info, warn};
+
+use super::auth::{Gate, Verdict};
+use super::tls;
+use crate::config::{Pem, WebFile, from_web_yaml};
+
+/// From one look at the files to the next.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The file, and what is in effect of it.
+pub struct Security {
+    path: PathBuf,
+    current: RwLock<Arc<Current>>,
+    watch: Mutex<Watch>,
+    gate: Gate,
+}
+
+/// What is in effect.
+pub(super) struct Current {
+    pub(super) file: WebFile,
+    pub(super) tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// What the files looked like when they were last read.
+struct Watch {
+    looked: Instant,
+    stamps: Vec<Stamp>,
+}
+
+/// What differs when a file has been written or replaced; none where there is none.
+type Stamp = (PathBuf, Option<(u64, u64, u64, i64, i64)>);
+
+/// A file that cannot be used.
+#[derive(Debug)]
+pub struct SecurityError(String);
+
+impl std::fmt::Display for SecurityError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SecurityError {}
+
+impl Security {
+    /// Reads the file, and those that it names.
+    pub fn new(path: &Path) -> Result<Self, SecurityError> {
+        let (current, stamps, warnings) = read(path);
+        let current = current.map_err(SecurityError)?;
+        for warning in warnings {
+            warn!("{warning}");
+        }
+        if !current.file.users.is_empty() && current.tls.is_none() {
+            warn!("{}: passwords without TLS can be read on their way", path.display());
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            current: RwLock::new(Arc::new(current)),
+            watch: Mutex::new(Watch { looked: Instant::now(), stamps }),
+            gate: Gate::new().map_err(SecurityError)?,
+        })
+    }
+
+    /// Whether connections are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.last().tls.is_some()
+    }
+
+    /// What is in effect, in a line.
+    pub fn describe(&self) -> String {
+        self.last().file.describe()
+    }
+
+    /// What is in effect, after a look at the files.
+    pub(super) async fn current(self: &Arc<Self>) -> Arc<Current> {
+        let is_time = match self.watch.try_lock() {
+            Ok(mut watch) if watch.looked.elapsed() >= PAUSE => {
+                watch.looked = Instant::now();
+                true
+            }
+            // Somebody else looks.
+            _ => false,
+        };
+        if is_time {
+            let security = Arc::clone(self);
+            // It does not panic; if it did, what is in effect would stay so.
+            let _ = tokio::task::spawn_blocking(move || security.look()).await;
+        }
+        self.last()
+    }
+
+    fn last(&self) -> Arc<Current> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn look(&self) {
+        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        if watch.stamps.iter().all(|(path, stamp)| self::stamp(path) == *stamp) {
+            return;
+        }
+        let file = self.path.display();
+        let (read, stamps, warnings) = read(&self.path);
+        // Of a file that cannot be read it is not known which others it would name: those of the last one count.
+        for stamp in stamps {
+            match watch.stamps.iter_mut().find(|(path, _)| *path == stamp.0) {
+                Some(known) => *known = stamp,
+                None => watch.stamps.push(stamp),
+            }
+        }
+        let is_encrypted = self.last().tls.is_some();
+        let read = read.and_then(|read| match (is_encrypted, read.tls.is_some()) {
+            (true, false) => Err("TLS cannot be given up while the server runs".to_owned()),
+            (false, true) => Err("TLS cannot begin while the server runs".to_owned()),
+            _ => Ok(read),
+        });
+        match read {
+            Ok(read) => {
+                for warning in warnings {
+                    warn!("{warning}");
+                }
+                let named = named(&self.path, &read.file);
+                watch.stamps.retain(|(path, _)| named.contains(path));
+                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(read);
+                info!(%file, "took over the web configuration that has changed");
+            }
+            Err(why) => {
+                error!(%file, why, "the web configuration has changed and cannot be used; the last one stays")
+            }
+        }
+    }
+
+    /// Whether a request may pass.
+    pub(super) async fn judge(&self, current: &Current, headers: &HeaderMap) -> Verdict {
+        if current.file.users.is_empty() {
+            return Verdict::Allowed;
+        }
+        self.gate.judge(&current.file.users, headers.get(header::AUTHORIZATION)).await
+    }
+}
+
+/// What a file says, what the files looked like before they were read, and what its owner should be told.
+fn read(path: &Path) -> (Result<Current, String>, Vec<Stamp>, Vec<String>) {
+    let stamps = |paths: Vec<PathBuf>| -> Vec<Stamp> {
+        paths
+            .into_iter()
+            .map(|path| {
+                let stamp = stamp(&path);
+                (path, stamp)
+            })
+            .collect()
+    };
+    let own = stamps(vec![path.to_owned()]);
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        format!("{}: cannot be read: {error}\nhint: web.config_file names it", path.display())
+    });
+    let file = text.and_then(|text| from_web_yaml(path, &text).map_err(|error| error.to_string()));
+    match file {
+        Ok((file, warnings)) => {
+            let mut all = own;
+            all.extend(stamps(named(path, &file).into_iter().skip(1).collect()));
+            let tls = file.tls.as_ref().map(tls::server_config).transpose();
+            let current = tls.map(|tls| Current { tls: tls.map(Arc::new), file });
+            (current, all, warnings)
+        }
+        Err(why) => (Err(why), own, Vec::new()),
+    }
+}
+
+/// The file itself, and then those that it names.
+fn named(path: &Path, file: &WebFile) -> Vec<PathBuf> {
+    let mut paths = vec![path.to_owned()];
+    if let Some(tls) = &file.tls {
+        let pems = [Some(&tls.certificate), Some(&tls.key), tls.client_ca.as_ref()];
+        paths.extend(pems.into_iter().flatten().filter_map(|pem| match pem {
+            Pem::File(path) => Some(path.clone()),
+            Pem::Inline(_) => None,
+        }));
+    }
+    paths
+}
+
+fn stamp(path: &Path) -> Option<(u64, u64, u64, i64, i64)> {
+    // What a link leads to, as Kubernetes replaces files by links.
+    let metadata: io::Result<_> = std::fs::metadata(path);
+    metadata.ok().map(|file| (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec()))
+}

@@ -1,0 +1,156 @@
+//! `web.config_file`: which files are taken, and what is said of the others.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
+
+use std::path::Path;
+
+use docker_state_exporter::config::{ClientAuth, Pem, Version, WebFile, from_web_yaml};
+
+const ALICE: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
+
+fn read(text: &str) -> Result<(WebFile, Vec<String>), String> {
+    from_web_yaml(Path::new("/etc/web.yaml"), text).map_err(|error| error.to_string())
+}
+
+#[test]
+fn every_key_of_the_toolkit_is_taken() {
+    let (file, warnings) = read(&format!(
+        "tls_server_config:
+  cert_file: server.crt
+  key_file: /keys/server.key
+  client_auth_type: VerifyClientCertIfGiven
+  client_ca_file: ca.crt
+  client_allowed_sans: [prometheus.example.com, 'spiffe://a/b', 10.0.0.1]
+  min_version: TLS12
+  max_version: TLS13
+  cipher_suites: [TLS_AES_128_GCM_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]
+  prefer_server_cipher_suites: false
+  curve_preferences: [X25519, CurveP256]
+http_server_config:
+  http2: true
+  headers:
+    Strict-Transport-Security: max-age=63072000
+    x-frame-options: DENY
+basic_auth_users:
+  alice: {ALICE}
+  $2: '{ALICE}'
+"
+    ))
+    .unwrap();
+    let tls = file.tls.as_ref().unwrap();
+    assert_eq!(tls.certificate, Pem::File("/etc/server.crt".into()));
+    assert_eq!(tls.key, Pem::File("/keys/server.key".into()));
+    assert_eq!(tls.client_ca, Some(Pem::File("/etc/ca.crt".into())));
+    assert_eq!(tls.client_auth, ClientAuth::VerifyClientCertIfGiven);
+    assert_eq!((tls.min_version, tls.max_version), (Version::Tls12, Version::Tls13));
+    assert_eq!(
+        (tls.cipher_suites.len(), tls.curve_preferences.len(), tls.client_allowed_sans.len()),
+        (2, 2, 3)
+    );
+    assert!(!tls.prefer_server_cipher_suites);
+    assert_eq!(file.users.keys().collect::<Vec<_>>(), ["$2", "alice"]);
+    assert_eq!(file.users["alice"], ALICE);
+    assert_eq!(
+        file.describe(),
+        "TLS, VerifyClientCertIfGiven; users: $2, alice; headers: strict-transport-security, x-frame-options"
+    );
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("http2: has no effect"), "{warnings:?}");
+}
+
+#[test]
+fn a_file_that_says_nothing_asks_for_nothing() {
+    for text in ["", "# nothing\n", "tls_server_config: {}\nbasic_auth_users:\nhttp_server_config:\n"] {
+        assert_eq!(read(text), Ok((WebFile::default(), Vec::new())), "{text:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_told_with_place_and_hint() {
+    const PAIR: &str = "cert_file: a, key_file: b";
+    let tls = |more: &str| format!("tls_server_config: {{{PAIR}, {more}}}");
+    for (text, expected) in [
+        (
+            "tls_sever_config: {}".into(),
+            "1:1: tls_sever_config: unknown key\nhint: did you mean tls_server_config?",
+        ),
+        (
+            tls("min_versoin: TLS12"),
+            "1:48: tls_server_config.min_versoin: unknown key\nhint: did you mean min_version?",
+        ),
+        (
+            "tls_server_config: {cert_file: a}".into(),
+            "1:20: tls_server_config: TLS without key_file\nhint: add key_file",
+        ),
+        (
+            tls("cert: x"),
+            "1:32: tls_server_config.cert_file: cert and cert_file are both given\nhint: one of them",
+        ),
+        (
+            tls("min_version: TLS10"),
+            "1:61: tls_server_config.min_version: a version of TLS that is not spoken: TLS10\nhint: TLS12 and TLS13 \
+             are; the older ones are no longer safe",
+        ),
+        (
+            tls("min_version: TLS13, max_version: TLS12"),
+            "1:81: tls_server_config.max_version: older than min_version\nhint: leave one of them out",
+        ),
+        (
+            tls("client_auth_type: RequireAndVerifyClientCert"),
+            "1:66: tls_server_config.client_auth_type: certificates are to be verified, but no authority is \
+             named\nhint: add client_ca_file",
+        ),
+        (
+            tls("client_ca_file: c"),
+            "1:20: tls_server_config: authorities for clients, but no client has to show a certificate\nhint: add \
+             client_auth_type: RequireAndVerifyClientCert",
+        ),
+        (
+            tls("client_allowed_sans: [a]"),
+            "1:69: tls_server_config.client_allowed_sans: names of certificates that nobody verifies\nhint: add \
+             client_auth_type: RequireAndVerifyClientCert",
+        ),
+        (
+            "basic_auth_users: {alice: secret}".into(),
+            "1:27: basic_auth_users.alice: not a bcrypt hash, which begins with $2a$, $2b$ or $2y$; it is not \
+             shown\nhint: make one with: htpasswd -nBC 10 \"\"",
+        ),
+        (
+            format!("basic_auth_users: {{alice: {}}}", ALICE.replace("$10$", "$17$")),
+            "1:27: basic_auth_users.alice: a cost out of range: 17\nhint: from 4 to 16: each step doubles the time \
+             that a login takes",
+        ),
+        (
+            "basic_auth_users: {alice: }".into(),
+            "1:20: basic_auth_users.alice: a user without a password's hash\nhint: make one with: htpasswd -nBC 10 \
+             \"\"",
+        ),
+        (
+            "http_server_config: {headers: {Server: x}}".into(),
+            "1:40: http_server_config.headers.Server: a header that cannot be set: Server\nhint: these can: \
+             Content-Security-Policy, Strict-Transport-Security, X-Content-Type-Options, X-Frame-Options, \
+             X-XSS-Protection",
+        ),
+        (
+            "rate_limit: {burst: 1}".into(),
+            "1:13: rate_limit: requests are not limited by their rate\nhint: web.max_requests limits scrapes",
+        ),
+        (
+            "basic_auth_users: [a]".into(),
+            "1:19: basic_auth_users: not a mapping: a list\nhint: keys with values are expected here",
+        ),
+    ] {
+        let error = read(&text).unwrap_err();
+        assert_eq!(error, format!("/etc/web.yaml:{expected}"), "of {text}");
+    }
+    // Of what there is to choose from, all is told.
+    for (more, expected) in [
+        ("client_auth_type: Require", "RequireAndVerifyClientCert"),
+        ("cipher_suites: [TLS_RSA_WITH_AES_128_CBC_SHA]", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"),
+        ("curve_preferences: [CurveP521]", "CurveP256"),
+        ("max_version: SSL3", "TLS13"),
+    ] {
+        let error = read(&tls(more)).unwrap_err();
+        assert!(error.contains("\nhint: ") && error.contains(expected), "{error}");
+    }
+}
