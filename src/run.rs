@@ -135,7 +135,7 @@ impl Parts {
                 let security = config.web.config_file.as_deref().map(Security::new).transpose();
                 let security = security.map_err(StartError::Security)?.map(Arc::new);
                 let router = web::router(
-                    &config.web,
+                    config,
                     Arc::new(reader),
                     inventory.clone(),
                     Arc::clone(&stats),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The exporter's own numbers.
 #[derive(Default)]
@@ -32,11 +32,18 @@ pub struct Stats {
     pub scrapes_ok: Counter,
     /// Scrapes that were refused or failed.
     pub scrapes_error: Counter,
+    /// Whether the last scrape was refused or failed.
+    pub scrape_failed: Flag,
+    /// When the last scrape was answered, in milliseconds since 1970.
+    pub last_scrape: Counter,
     /// The time of the last complete list.
     last_sync: Mutex<Option<SystemTime>>,
-    otlp_exports: Mutex<BTreeMap<(String, &'static str), u64>>,
+    otlp_exports: Mutex<BTreeMap<(String, &'static str), Exports>>,
     event_apply: RwLock<Vec<Weak<DurationSink>>>,
 }
+
+/// How many exports ended in one way, and when the last one did.
+type Exports = (u64, Option<SystemTime>);
 
 /// Somewhere that durations are recorded.
 pub type DurationSink = dyn Fn(Duration) + Send + Sync;
@@ -56,7 +63,9 @@ impl Stats {
     /// Counts an OTLP export to `endpoint` that ended with `result`.
     pub fn otlp_export(&self, endpoint: &str, result: &'static str) {
         let mut exports = self.otlp_exports.lock().unwrap_or_else(PoisonError::into_inner);
-        *exports.entry((endpoint.to_owned(), result)).or_default() += 1;
+        let (count, last) = exports.entry((endpoint.to_owned(), result)).or_default();
+        *count += 1;
+        *last = Some(SystemTime::now());
     }
 
     /// Makes an endpoint known with 0 for each result, so that the first failure is seen as an increase.
@@ -70,7 +79,28 @@ impl Stats {
     /// The OTLP exports so far: endpoint, result, count.
     pub fn otlp_exports(&self) -> Vec<(String, &'static str, u64)> {
         let exports = self.otlp_exports.lock().unwrap_or_else(PoisonError::into_inner);
-        exports.iter().map(|((endpoint, result), count)| (endpoint.clone(), *result, *count)).collect()
+        exports.iter().map(|((endpoint, result), (count, _))| (endpoint.clone(), *result, *count)).collect()
+    }
+
+    /// The same with the time of the last one.
+    pub fn otlp_outcomes(&self) -> Vec<(String, &'static str, u64, Option<SystemTime>)> {
+        let exports = self.otlp_exports.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = |((endpoint, result), (count, last)): (&(String, &'static str), &Exports)| {
+            (endpoint.clone(), *result, *count, *last)
+        };
+        exports.iter().map(outcome).collect()
+    }
+
+    /// Counts a scrape.
+    pub fn scraped(&self, answered: bool) {
+        self.scrape_failed.set(!answered);
+        if !answered {
+            self.scrapes_error.increment();
+            return;
+        }
+        self.scrapes_ok.increment();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.last_scrape.set(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
     }
 
     /// Adds a place where the times from event to effect are recorded, for as long as it exists: one for each

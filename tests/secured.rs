@@ -190,7 +190,7 @@ fn prometheus_scrapes_with_the_right_certificates_and_passwords_only() {
     for path in ["/-/healthy", "/-/ready"] {
         assert_eq!(basic.get(path).unwrap().status, 200, "{path}");
     }
-    for path in ["/", "/metrics", "/nothing"] {
+    for path in ["/", "/-/page.json", "/metrics", "/nothing"] {
         assert_eq!(basic.get(path).unwrap().status, 401, "{path}");
     }
     for exporter in [encrypted, named, basic, both] {

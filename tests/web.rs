@@ -36,7 +36,7 @@ fn every_path_answers_get_and_head_and_nothing_else() {
     let engine = FakeEngine::start().unwrap();
     engine.add(Container::new("web"));
     let exporter = Setup::new(&engine.host()).start();
-    for path in ["/", "/metrics", "/-/healthy", "/-/ready"] {
+    for path in ["/", "/-/page.css", "/-/page.js", "/-/page.json", "/metrics", "/-/healthy", "/-/ready"] {
         let (head, body) = request(&exporter, "GET", path, "");
         assert_eq!(status(&head), "200", "{path}");
         assert!(!body.is_empty(), "{path}");
@@ -75,6 +75,28 @@ fn the_exposition_is_compressed_for_those_who_ask() {
     let plain = Exposition::parse(std::str::from_utf8(&plain).unwrap()).unwrap();
     assert_eq!(unpacked.series("container_state_status"), plain.series("container_state_status"));
     assert_eq!(unpacked.series("container_state_status").len(), 100);
+    exporter.stop();
+}
+
+#[test]
+fn whoever_looks_is_told_only_what_is_new() {
+    let engine = FakeEngine::start().unwrap();
+    let ids = engine.populate(300, 5);
+    let exporter = Setup::new(&engine.host()).start();
+    let tag = |head: &str| head.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap().to_owned();
+    let (head, plain) = request(&exporter, "GET", "/-/page.json", "");
+    assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
+    let known = format!("If-None-Match: {}\r\n", tag(&head));
+    let (again, nothing) = request(&exporter, "GET", "/-/page.json", &known);
+    assert_eq!((status(&again), nothing.len()), ("304", 0));
+    let (head, packed) = request(&exporter, "GET", "/-/page.json", "Accept-Encoding: gzip\r\n");
+    assert!(head.contains("content-encoding: gzip"), "{head}");
+    assert!(packed.len() < plain.len() / 4, "{} bytes of {}", packed.len(), plain.len());
+    engine.act(&ids[0], "pause", |container| container.status("paused"));
+    eventually(SOON, || match status(&request(&exporter, "GET", "/-/page.json", &known).0) {
+        "200" => Ok(()),
+        status => Err(status.to_owned()),
+    });
     exporter.stop();
 }
 

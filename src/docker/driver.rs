@@ -196,7 +196,14 @@ impl Driver {
             Change::Replace { containers, keep } => self.writer.replace(containers, &keep),
             Change::Upsert(container) => self.writer.upsert(container),
             Change::Remove(id) => self.writer.remove(&id),
-            Change::Count(labels) => self.writer.count(labels, Instant::now().into_std()),
+            // A health check's are many, and tell nobody anything: the last events would be of nothing else.
+            Change::Count(labels, _) if labels.event.starts_with("exec_") => {
+                self.writer.count(labels, Instant::now().into_std());
+            }
+            Change::Count(labels, time) => {
+                let time = time.unwrap_or_else(SystemTime::now);
+                self.writer.count_and_remember(labels, Instant::now().into_std(), time);
+            }
             Change::Withhold => {
                 warn!(
                     "the daemon has not answered for {:?}: container series are withheld",

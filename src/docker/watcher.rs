@@ -89,7 +89,7 @@ pub(super) enum Change {
     /// This container is no more, or nothing true is known of it.
     Remove(Text),
     /// An event has happened.
-    Count(EventLabels),
+    Count(EventLabels, Option<SystemTime>),
     /// What is known may no longer be true.
     Withhold,
     /// Time to drop old label sets.
@@ -491,7 +491,7 @@ impl Watcher {
         let of_interest = !event.is_container()
             || event.identity.name.as_deref().is_none_or(|name| self.settings.names.matches(name));
         if of_interest && let Some(labels) = event.labels(&self.settings.events) {
-            out.push(Action::Change(Change::Count(labels)));
+            out.push(Action::Change(Change::Count(labels, event.time)));
         }
         match event.effect() {
             Effect::Nothing => {}

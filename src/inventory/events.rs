@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::container::{Container, EventIdentity, Text};
 
@@ -25,6 +25,17 @@ pub struct EventCount {
     pub labels: Arc<EventLabels>,
     /// Events so far.
     pub count: u64,
+}
+
+/// An event that was counted not long ago.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecentEvent {
+    /// Its number among all that were counted.
+    pub seq: u64,
+    /// When it happened, by the daemon's clock.
+    pub time: SystemTime,
+    /// What it was counted under.
+    pub labels: Arc<EventLabels>,
 }
 
 /// The event counts at one moment.
@@ -64,14 +75,17 @@ impl EventTable {
         self.generation
     }
 
-    pub(super) fn count(&mut self, labels: EventLabels, now: Instant) {
+    /// Counts an event, and returns the labels as they are kept.
+    pub(super) fn count(&mut self, labels: EventLabels, now: Instant) -> Arc<EventLabels> {
         self.generation += 1;
-        let entry = match self.counts.get_mut(&labels) {
-            Some(entry) => entry,
-            None => self.counts.entry(Arc::new(labels)).or_default(),
+        let labels = match self.counts.get_key_value(&labels) {
+            Some((kept, _)) => Arc::clone(kept),
+            None => Arc::new(labels),
         };
+        let entry = self.counts.entry(Arc::clone(&labels)).or_default();
         entry.count += 1;
         entry.last = Some(now);
+        labels
     }
 
     /// A container has become known: what begins at 0 exists from now on.

@@ -8,12 +8,12 @@
 mod container;
 mod events;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use container::{Container, EventIdentity, Health, LabelPairs, Status, Text};
-pub use events::{EventCount, EventLabels, EventSet};
+pub use events::{EventCount, EventLabels, EventSet, RecentEvent};
 
 use events::EventTable;
 
@@ -26,6 +26,9 @@ pub struct EventPolicy {
     pub start_at_zero: Vec<Text>,
 }
 
+/// Events that are remembered one by one, for whoever looks at what has happened last.
+const RECENT: usize = 100;
+
 /// An empty inventory, as the two ends of it.
 pub fn new(policy: EventPolicy) -> (Writer, Reader) {
     let shared = Arc::new(Mutex::new(State {
@@ -35,6 +38,8 @@ pub fn new(policy: EventPolicy) -> (Writer, Reader) {
         container_generation: 1,
         events: EventTable::new(policy.start_at_zero),
         retention: policy.retention,
+        recent: VecDeque::new(),
+        recent_seq: 0,
         cached: None,
     }));
     (Writer { shared: Arc::clone(&shared) }, Reader { shared })
@@ -81,6 +86,10 @@ struct State {
     container_generation: u64,
     events: EventTable,
     retention: Duration,
+    /// The last events, the newest last.
+    recent: VecDeque<RecentEvent>,
+    /// How many events have been remembered.
+    recent_seq: u64,
     cached: Option<Snapshot>,
 }
 
@@ -141,6 +150,18 @@ impl Writer {
         lock(&self.shared).events.count(labels, now);
     }
 
+    /// Counts one event that happened at `time`, and remembers it among the last ones.
+    pub fn count_and_remember(&self, labels: EventLabels, now: Instant, time: SystemTime) {
+        let mut guard = lock(&self.shared);
+        let state = &mut *guard;
+        let labels = state.events.count(labels, now);
+        state.recent_seq += 1;
+        if state.recent.len() == RECENT {
+            state.recent.pop_front();
+        }
+        state.recent.push_back(RecentEvent { seq: state.recent_seq, time, labels });
+    }
+
     /// Drops the label sets whose retention is over.
     pub fn sweep(&self, now: Instant) {
         let mut guard = lock(&self.shared);
@@ -164,6 +185,11 @@ impl Reader {
     /// Everything at this moment.
     pub fn snapshot(&self) -> Snapshot {
         lock(&self.shared).snapshot()
+    }
+
+    /// The last events, the newest last.
+    pub fn recent(&self) -> Vec<RecentEvent> {
+        lock(&self.shared).recent.iter().cloned().collect()
     }
 
     /// Whether a whole list has ever been taken.

@@ -186,3 +186,20 @@ fn what_has_not_changed_stays_the_same_object() {
     assert!(Arc::ptr_eq(&before.list[0], &after.list[0]));
     assert_eq!(&*after.list[1].name, "other");
 }
+
+#[test]
+fn the_last_events_are_remembered_and_no_more() {
+    let (writer, reader) = inventory();
+    let (now, time) = (Instant::now(), SystemTime::UNIX_EPOCH);
+    for i in 0..RECENT as u64 + 5 {
+        writer.count_and_remember(event("die", &format!("c{i}")), now, time + Duration::from_secs(i));
+    }
+    writer.count(event("exec_start", "c0"), now);
+    let recent = reader.recent();
+    assert_eq!(recent.len(), RECENT);
+    let (first, last) = (&recent[0], &recent[RECENT - 1]);
+    assert_eq!((first.seq, first.labels.identity.name.as_deref()), (6, Some("c5")));
+    assert_eq!((last.seq, last.time), (105, time + Duration::from_secs(104)));
+    // Each is counted, remembered or not.
+    assert_eq!((counts(&reader).len(), counts(&reader)[&key("exec_start", "c0")]), (106, 1));
+}

@@ -3,7 +3,7 @@
 //! | path | answers |
 //! |---|---|
 //! | `/metrics` (`web.telemetry_path`) | the exposition, gzip when asked for; 503 beyond `web.max_requests` |
-//! | `/` | a page with name, version and links |
+//! | `/` | the page, with `/-/page.css`, `/-/page.js` and what it shows, `/-/page.json` |
 //! | `/-/healthy` | 200 while the process serves |
 //! | `/-/ready` | 200 once a whole list has been taken, 503 before |
 //!
@@ -24,13 +24,13 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{Html, IntoResponse};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tracing::error;
 
-use crate::config;
+use crate::config::Config;
 use crate::inventory;
 use crate::readers::prometheus::{CONTENT_TYPE, Exposition, PrometheusReader};
 use crate::stats::Stats;
@@ -38,6 +38,7 @@ use crate::stats::Stats;
 use self::encoding::Parts;
 
 use self::auth::Verdict;
+use self::page::View;
 use self::security::Current;
 
 pub use security::{Security, SecurityError};
@@ -50,12 +51,17 @@ struct App {
     inventory: inventory::Reader,
     stats: Arc<Stats>,
     scrapes: Arc<Semaphore>,
-    telemetry_path: Arc<str>,
+    page: Arc<str>,
+    looks: Arc<Semaphore>,
+    docker_host: Arc<str>,
 }
+
+/// Who looks at the page at the same time, and is being told something new. More are told to come back.
+const LOOKS: usize = 16;
 
 /// The endpoints.
 pub fn router(
-    config: &config::Web,
+    config: &Config,
     reader: Arc<PrometheusReader>,
     inventory: inventory::Reader,
     stats: Arc<Stats>,
@@ -65,12 +71,17 @@ pub fn router(
         reader,
         inventory,
         stats,
-        scrapes: Arc::new(Semaphore::new(config.max_requests.min(Semaphore::MAX_PERMITS))),
-        telemetry_path: config.telemetry_path.as_str().into(),
+        scrapes: Arc::new(Semaphore::new(config.web.max_requests.min(Semaphore::MAX_PERMITS))),
+        page: page::index(&config.web.telemetry_path).into(),
+        looks: Arc::new(Semaphore::new(LOOKS)),
+        docker_host: config.docker.host.as_str().into(),
     };
     let router = Router::new()
-        .route(&config.telemetry_path, get(metrics))
+        .route(&config.web.telemetry_path, get(metrics))
         .route("/", get(index))
+        .route("/-/page.css", get(|| async { asset("text/css; charset=utf-8", page::CSS) }))
+        .route("/-/page.js", get(|| async { asset("text/javascript; charset=utf-8", page::JS) }))
+        .route("/-/page.json", get(state))
         .route(HEALTHY, get(|| async { "up\n" }))
         .route(READY, get(ready))
         .with_state(app);
@@ -117,19 +128,19 @@ async fn guard(State(security): State<Arc<Security>>, request: Request, next: Ne
 
 async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
     let Ok(permit) = Arc::clone(&app.scrapes).try_acquire_owned() else {
-        app.stats.scrapes_error.increment();
+        app.stats.scraped(false);
         return plain(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once (web.max_requests)\n");
     };
     let exposition = match render(&app.reader).await {
         Ok(exposition) => exposition,
         Err(why) => {
             error!(why, "a scrape failed");
-            app.stats.scrapes_error.increment();
+            app.stats.scraped(false);
             let said = "the exposition could not be rendered; the log says why\n";
             return plain(StatusCode::INTERNAL_SERVER_ERROR, said);
         }
     };
-    app.stats.scrapes_ok.increment();
+    app.stats.scraped(true);
     let gzip = encoding::takes_gzip(&headers);
     let body = if gzip {
         Body::new(Parts::new(exposition.gzip()))
@@ -164,8 +175,62 @@ async fn render(reader: &Arc<PrometheusReader>) -> Result<Exposition, String> {
     }
 }
 
-async fn index(State(app): State<App>) -> Html<String> {
-    Html(page::index(&app.telemetry_path))
+async fn index(State(app): State<App>) -> Response<Body> {
+    asset("text/html; charset=utf-8", app.page.to_string())
+}
+
+/// A part of the page. Each is asked for anew: a later version's must not meet an older one's.
+fn asset(content_type: &'static str, text: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(text.into());
+    let headers = response.headers_mut();
+    for (name, value) in [
+        (header::CONTENT_TYPE, content_type),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::CONTENT_SECURITY_POLICY, page::POLICY),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+/// What the page shows: nothing, while it is what the client has already.
+async fn state(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
+    let view = View::new(&app.inventory, &app.stats, &app.docker_host);
+    let tag = view.tag();
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
+    let mut response = if known {
+        let mut response = asset("application/json", Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        let Ok(permit) = Arc::clone(&app.looks).try_acquire_owned() else {
+            return plain(StatusCode::SERVICE_UNAVAILABLE, "too many look at the page at once\n");
+        };
+        let gzip = encoding::takes_gzip(&headers);
+        // A thousand containers are a few milliseconds, which the daemon's events must not wait for.
+        let written = tokio::task::spawn_blocking(move || view.json(gzip)).await;
+        let Some(text) = written.ok().and_then(Result::ok) else {
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, "the state could not be written\n");
+        };
+        let body = Parts::new([text.into()]).map_frame(move |frame| {
+            // Held until the last byte is taken.
+            let _ = &permit;
+            frame
+        });
+        let mut response = asset("application/json", Body::new(body));
+        if gzip {
+            response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        response
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    response
 }
 
 async fn ready(State(app): State<App>) -> Response<Body> {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `exposition.rs` | a strict parser of the Prometheus text format, and matchers that print near misses |
 //! | `exporter.rs` | the program under test, started, scraped and stopped |
+//! | `browser.rs` | a real Chromium, told what to do through its driver |
 //! | `certificates.rs` | an authority of the test's own, and what it signs |
 //! | `namespace.rs` | a shell whose processes and mounts end with the test, and the image's files |
 //! | `docker.rs` | a private Docker Engine, and a recorder of its events |
@@ -16,6 +17,7 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod agreement;
+pub(crate) mod browser;
 pub(crate) mod certificates;
 pub(crate) mod docker;
 pub(crate) mod exporter;

@@ -150,7 +150,7 @@ impl Harness {
             Change::Remove(id) => {
                 self.known.remove(&*id);
             }
-            Change::Count(labels) => {
+            Change::Count(labels, _) => {
                 let name = labels.identity.name.as_deref().unwrap_or_default().to_owned();
                 *self.counts.entry((labels.event.to_string(), name)).or_default() += 1;
             }
