@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use docker_state_exporter::cli::{self, Command, Exit, LogFormat, Settings};
 use docker_state_exporter::config::{
-    self, AttributeValue, Compression, Config, Detection, Detector, Encoding, Error, Exporter, Filter,
-    Loaded, LogLevel, Otlp, Periodic, Pull, Temporality, Tls, TranslationStrategy,
+    self, Aggregation, AttributeValue, CardinalityLimits, Compression, Config, Detection, Detector, Encoding,
+    Error, Exporter, Filter, Loaded, LogLevel, Otlp, Periodic, Pull, Selector, Temporality, Tls,
+    TranslationStrategy, View, ViewStream,
 };
 
 type Variables<'v> = &'v [(&'v str, &'v str)];
@@ -89,6 +90,10 @@ fn every_key_has_its_effect() {
         key_file: Some(format!("/{name}/key.pem").into()),
     };
     let header = |name: &str, value: &str| (name.to_string(), value.to_string());
+    let selector = |name: &str| Selector {
+        instrument_name: Some(wildmatch::WildMatch::new(name)),
+        ..Selector::default()
+    };
     let expected = Config {
         log_level: LogLevel::Debug,
         resource: config::Resource {
@@ -120,6 +125,7 @@ fn every_key_has_its_effect() {
                 target_info_enabled: true,
                 resource_constant_labels: Filter::new(&["service.*"], &["service.instance.id"]),
                 translation_strategy: TranslationStrategy::UnderscoreEscapingWithSuffixes,
+                cardinality_limits: CardinalityLimits { default: Some(5), ..CardinalityLimits::default() },
             }),
             periodic: vec![
                 Periodic {
@@ -127,6 +133,13 @@ fn every_key_has_its_effect() {
                     // 0 is no limit.
                     timeout: Duration::from_millis(2_147_483_647),
                     max_export_batch_size: 500,
+                    cardinality_limits: CardinalityLimits {
+                        default: Some(100),
+                        histogram: Some(1),
+                        observable_counter: Some(200),
+                        observable_gauge: Some(300),
+                    },
+                    default_histogram_aggregation: Aggregation::EXPONENTIAL,
                     exporter: Exporter::OtlpGrpc(Otlp {
                         tls: tls("grpc"),
                         headers: vec![
@@ -149,6 +162,38 @@ fn every_key_has_its_effect() {
                 Periodic::new(Exporter::Console { temporality: Temporality::Delta }),
             ],
         },
+        views: vec![
+            View {
+                selector: Selector {
+                    instrument_name: Some(wildmatch::WildMatch::new("docker.events")),
+                    instrument_type: Some(config::InstrumentType::ObservableCounter),
+                    unit: Some("{event}".into()),
+                    meter_name: Some("docker-state-exporter".into()),
+                    ..Selector::default()
+                },
+                stream: ViewStream {
+                    name: Some("events/all".into()),
+                    description: Some("Every event.".into()),
+                    aggregation: Aggregation::Sum,
+                    aggregation_cardinality_limit: Some(7),
+                    attribute_keys: Some(Filter::new(&["event", "type"], &["type"])),
+                },
+            },
+            View {
+                selector: selector("*event_apply"),
+                stream: ViewStream {
+                    aggregation: Aggregation::ExplicitBucketHistogram {
+                        boundaries: vec![0.0, 0.5, 10.0],
+                        record_min_max: false,
+                    },
+                    ..ViewStream::default()
+                },
+            },
+            View {
+                selector: selector("container.state.oomkilled"),
+                stream: ViewStream { aggregation: Aggregation::Drop, ..ViewStream::default() },
+            },
+        ],
         docker: config::Docker {
             host: "tcp://10.0.0.1:2376".into(),
             tls: Some(tls("docker")),
@@ -237,9 +282,6 @@ fn the_standards_example_loads() {
     assert_eq!(
         loaded.warnings,
         [
-            "config.yaml:43:44: meter_provider.readers[0].periodic.exporter.otlp_http.default_histogram_aggregation: \
-             has no effect, no histogram is exported",
-            "config.yaml:44:20: meter_provider.exemplar_filter: has no effect, there are no exemplars",
             "config.yaml: attribute_limits, logger_provider, propagator, tracer_provider: ignored, this program has \
              no use for them",
         ]
@@ -304,15 +346,16 @@ fn what_has_no_effect_is_told() {
             ],
         ),
         (
-            "meter_provider:\n  views: [{selector: {}, stream: {}}]\n  readers:\n  - pull:\n      exporter: \
-             {prometheus/development: }\n      cardinality_limits: {default: 9}\n  - periodic:\n      producers: \
+            "meter_provider:\n  readers:\n  - pull:\n      exporter: \
+             {prometheus/development: }\n      cardinality_limits: {gauge: 9}\n  - periodic:\n      producers: \
              [{opencensus: }]\n      exporter:\n        otlp_grpc:\n          max_request_size: 9\n",
             &[
-                "config.yaml:6:27: meter_provider.readers[0].pull.cardinality_limits: has no effect yet",
-                "config.yaml:8:18: meter_provider.readers[1].periodic.producers: has no effect yet",
-                "config.yaml:11:29: meter_provider.readers[1].periodic.exporter.otlp_grpc.max_request_size: \
+                "config.yaml:5:35: meter_provider.readers[0].pull.cardinality_limits.gauge: has no effect, this \
+                 program has no instrument of that type",
+                "config.yaml:7:20: meter_provider.readers[1].periodic.producers[0].opencensus: has no effect, this \
+                 program has no metric producers",
+                "config.yaml:10:29: meter_provider.readers[1].periodic.exporter.otlp_grpc.max_request_size: \
                  has no effect yet",
-                "config.yaml:2:10: meter_provider.views: has no effect yet",
             ],
         ),
         (

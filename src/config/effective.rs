@@ -8,11 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::values::{COMPRESSIONS, TEMPORALITIES};
+use super::views::INSTRUMENT_TYPES;
 use super::yaml::{Kind, resolve};
 use super::{
-    AttributeValue, Compression, Config, Containers, Detection, Detector, Docker, Encoding, Events,
-    ExecCommand, Exporter, Filter, LogLevel, Otlp, Periodic, Pull, Readers, Resource, Temporality, Tls,
-    TranslationStrategy, Web,
+    Aggregation, AttributeValue, CardinalityLimits, Compression, Config, Containers, Detection, Detector,
+    Docker, Encoding, Events, ExecCommand, Exporter, Filter, LogLevel, Otlp, Periodic, Pull, Readers,
+    Resource, Selector, Temporality, Tls, TranslationStrategy, View, ViewStream, Web,
 };
 
 /// What stands in the place of a secret.
@@ -20,7 +21,7 @@ const HIDDEN: &str = "(hidden)";
 
 /// The file's text.
 pub(super) fn write(config: &Config) -> String {
-    let Config { log_level, resource, readers, docker, containers, events, web } = config;
+    let Config { log_level, resource, readers, views, docker, containers, events, web } = config;
     let mut top = vec![("file_format", string("1.1"))];
     let Readers { pull, periodic } = readers;
     if pull.is_none() && periodic.is_empty() {
@@ -30,7 +31,11 @@ pub(super) fn write(config: &Config) -> String {
     top.push(("resource", of_resource(resource)));
     if pull.is_some() || !periodic.is_empty() {
         let readers = pull.iter().map(of_pull).chain(periodic.iter().map(of_periodic)).collect();
-        top.push(("meter_provider", Out::Map(vec![("readers", Out::List(readers))])));
+        let mut provider = vec![("readers", Out::List(readers))];
+        if !views.is_empty() {
+            provider.push(("views", Out::List(views.iter().map(of_view).collect())));
+        }
+        top.push(("meter_provider", Out::Map(provider)));
     }
     top.push(("docker", of_docker(docker)));
     top.push(("containers", of_containers(containers)));
@@ -228,6 +233,7 @@ fn of_pull(pull: &Pull) -> Out {
         target_info_enabled,
         resource_constant_labels,
         translation_strategy,
+        cardinality_limits,
     } = pull;
     let strategy = match translation_strategy {
         TranslationStrategy::UnderscoreEscapingWithSuffixes => "underscore_escaping_with_suffixes",
@@ -246,32 +252,115 @@ fn of_pull(pull: &Pull) -> Out {
         ("translation_strategy", string(strategy)),
     ]);
     let exporter = Out::Map(vec![("prometheus/development", exporter)]);
-    Out::Map(vec![("pull", Out::Map(vec![("exporter", exporter)]))])
+    let mut pull = vec![("exporter", exporter)];
+    push_limits(cardinality_limits, &mut pull);
+    Out::Map(vec![("pull", Out::Map(pull))])
+}
+
+/// Limits have no default, so only those that are set can be shown.
+fn push_limits(limits: &CardinalityLimits, reader: &mut Vec<(&'static str, Out)>) {
+    let CardinalityLimits { default, histogram, observable_counter, observable_gauge } = limits;
+    let limits = [
+        ("default", default),
+        ("histogram", histogram),
+        ("observable_counter", observable_counter),
+        ("observable_gauge", observable_gauge),
+    ];
+    let set: Vec<_> = limits.into_iter().filter_map(|(key, limit)| Some((key, number((*limit)?)))).collect();
+    if !set.is_empty() {
+        reader.push(("cardinality_limits", Out::Map(set)));
+    }
+}
+
+fn of_view(view: &View) -> Out {
+    let View { selector, stream } = view;
+    let Selector { instrument_name, instrument_type, unit, meter_name, meter_version, meter_schema_url } =
+        selector;
+    let texts = [
+        ("instrument_name", instrument_name.as_ref().map(|glob| glob.pattern())),
+        ("unit", unit.clone()),
+        ("meter_name", meter_name.clone()),
+        ("meter_version", meter_version.clone()),
+        ("meter_schema_url", meter_schema_url.clone()),
+    ];
+    let mut selector: Vec<_> =
+        texts.into_iter().filter_map(|(key, text)| Some((key, string(&text?)))).collect();
+    if let Some(kind) = instrument_type {
+        selector.push(("instrument_type", name(*kind, &INSTRUMENT_TYPES)));
+    }
+    let ViewStream { name, description, aggregation, aggregation_cardinality_limit, attribute_keys } = stream;
+    let texts = [("name", name), ("description", description)];
+    let mut stream: Vec<_> =
+        texts.into_iter().filter_map(|(key, text)| Some((key, string(text.as_ref()?)))).collect();
+    stream.push(("aggregation", of_aggregation(aggregation)));
+    if let Some(limit) = aggregation_cardinality_limit {
+        stream.push(("aggregation_cardinality_limit", number(limit)));
+    }
+    if let Some(keys) = attribute_keys {
+        stream.push(("attribute_keys", filter(keys)));
+    }
+    Out::Map(vec![("selector", Out::Map(selector)), ("stream", Out::Map(stream))])
+}
+
+fn of_aggregation(aggregation: &Aggregation) -> Out {
+    let one = |name, parameters| Out::Map(vec![(name, parameters)]);
+    match aggregation {
+        Aggregation::Default => one("default", nothing()),
+        Aggregation::Drop => one("drop", nothing()),
+        Aggregation::Sum => one("sum", nothing()),
+        Aggregation::LastValue => one("last_value", nothing()),
+        Aggregation::ExplicitBucketHistogram { boundaries, record_min_max } => {
+            let boundaries = Out::List(boundaries.iter().map(|boundary| double(*boundary)).collect());
+            let record = ("record_min_max", boolean(*record_min_max));
+            one("explicit_bucket_histogram", Out::Map(vec![("boundaries", boundaries), record]))
+        }
+        Aggregation::Base2ExponentialBucketHistogram { max_scale, max_size, record_min_max } => one(
+            "base2_exponential_bucket_histogram",
+            Out::Map(vec![
+                ("max_scale", number(max_scale)),
+                ("max_size", number(max_size)),
+                ("record_min_max", boolean(*record_min_max)),
+            ]),
+        ),
+    }
 }
 
 fn of_periodic(periodic: &Periodic) -> Out {
-    let Periodic { interval, timeout, max_export_batch_size, exporter } = periodic;
-    let exporter = match exporter {
+    let Periodic {
+        interval,
+        timeout,
+        max_export_batch_size,
+        cardinality_limits,
+        default_histogram_aggregation,
+        exporter,
+    } = periodic;
+    let (name, mut exporter) = match exporter {
         Exporter::OtlpGrpc(otlp) => ("otlp_grpc", of_otlp(otlp)),
         Exporter::OtlpHttp(otlp) => ("otlp_http", of_otlp(otlp)),
         Exporter::Console { temporality } => {
-            ("console", Out::Map(vec![("temporality_preference", of_temporality(*temporality))]))
+            ("console", vec![("temporality_preference", of_temporality(*temporality))])
         }
     };
-    let periodic = Out::Map(vec![
+    let histograms = match default_histogram_aggregation {
+        Aggregation::Base2ExponentialBucketHistogram { .. } => "base2_exponential_bucket_histogram",
+        _ => "explicit_bucket_histogram",
+    };
+    exporter.push(("default_histogram_aggregation", string(histograms)));
+    let mut periodic = vec![
         ("interval", millis(*interval)),
         ("timeout", millis(*timeout)),
         ("max_export_batch_size/development", number(max_export_batch_size)),
-        ("exporter", Out::Map(vec![exporter])),
-    ]);
-    Out::Map(vec![("periodic", periodic)])
+        ("exporter", Out::Map(vec![(name, Out::Map(exporter))])),
+    ];
+    push_limits(cardinality_limits, &mut periodic);
+    Out::Map(vec![("periodic", Out::Map(periodic))])
 }
 
 fn of_temporality(temporality: Temporality) -> Out {
     name(temporality, &TEMPORALITIES)
 }
 
-fn of_otlp(otlp: &Otlp) -> Out {
+fn of_otlp(otlp: &Otlp) -> Vec<(&'static str, Out)> {
     let Otlp { endpoint, tls, headers, compression, timeout, temporality } = otlp;
     let mut endpoint = endpoint.clone();
     // Some take their key there.
@@ -281,14 +370,14 @@ fn of_otlp(otlp: &Otlp) -> Out {
     let headers =
         headers.iter().map(|(name, _)| Out::Map(vec![("name", string(name)), ("value", string(HIDDEN))]));
     let compression: Compression = *compression;
-    Out::Map(vec![
+    vec![
         ("endpoint", string(endpoint.as_str())),
         ("tls", of_tls(tls)),
         ("headers", Out::List(headers.collect())),
         ("compression", name(compression, &COMPRESSIONS)),
         ("timeout", millis(*timeout)),
         ("temporality_preference", of_temporality(*temporality)),
-    ])
+    ]
 }
 
 fn of_tls(tls: &Tls) -> Out {

@@ -14,11 +14,12 @@ use super::values::{
     COMPRESSIONS, GRPC_ENDPOINT, HTTP_ENDPOINT, TEMPORALITIES, attributes, docker_host, endpoint, glob,
     header_name, header_value, headers, host, log_level, merged, telemetry_path,
 };
+use super::views::{cardinality_limits, exemplar_filter, histogram_aggregation, producers, views};
 use super::yaml::{Kind, Node, Scalar};
 use super::{
-    AttributeValue, Config, Containers, Detection, Detector, Docker, Encoding, Environment, Events,
-    ExecCommand, Exporter, Filter, Invalid, Otlp, Periodic, Pull, Readers, Resource, Temporality, Tls,
-    TranslationStrategy, Web,
+    Aggregation, AttributeValue, Config, Containers, Detection, Detector, Docker, Encoding, Environment,
+    Events, ExecCommand, Exporter, Filter, Invalid, Otlp, Periodic, Pull, Readers, Resource, Temporality,
+    Tls, TranslationStrategy, View, Web,
 };
 
 /// Sections of the standard that are about other signals.
@@ -58,13 +59,16 @@ pub(super) fn decode(decoder: &Decoder, root: &Node, env: &Environment<'_>) -> C
         let defaults = Config::default();
         file_format(&top.field("file_format"));
         let disabled = top.field("disabled");
+        let log_level = top.field("log_level").parse(log_level).unwrap_or(defaults.log_level);
+        let resource =
+            top.field("resource").section(|section| resource(section, env)).unwrap_or(defaults.resource);
+        let (readers, views) =
+            top.field("meter_provider").section(meter_provider).unwrap_or((defaults.readers, defaults.views));
         let config = Config {
-            log_level: top.field("log_level").parse(log_level).unwrap_or(defaults.log_level),
-            resource: top
-                .field("resource")
-                .section(|section| resource(section, env))
-                .unwrap_or(defaults.resource),
-            readers: top.field("meter_provider").section(meter_provider).unwrap_or(defaults.readers),
+            log_level,
+            resource,
+            readers,
+            views,
             docker: docker(decoder, &top.field("docker"), env),
             containers: top.field("containers").section(containers).unwrap_or(defaults.containers),
             events: top.field("events").section(events).unwrap_or_default(),
@@ -240,7 +244,7 @@ fn attribute(entry: &Section<'_>, names: &mut Vec<String>) -> Option<(String, At
     Some((name, value))
 }
 
-fn double(field: &Field<'_>) -> Option<f64> {
+pub(super) fn double(field: &Field<'_>) -> Option<f64> {
     match field.scalar() {
         Some(Scalar { kind: Kind::Float(value), .. }) => Some(*value),
         #[allow(clippy::cast_precision_loss, reason = "a double is what was asked for")]
@@ -287,12 +291,11 @@ fn required(section: &Section<'_>, field: &Field<'_>, what: &str) -> Option<Stri
     Some(name.to_owned())
 }
 
-fn meter_provider(section: &Section<'_>) -> Readers {
+fn meter_provider(section: &Section<'_>) -> (Readers, Vec<View>) {
     let readers = readers(&section.field("readers"));
-    section.no_effect("views", NO_EFFECT_YET);
-    section.no_effect("exemplar_filter", "has no effect, there are no exemplars");
-    section.no_effect("meter_configurator/development", "has no effect, there is one meter");
-    readers
+    let views = views(section);
+    exemplar_filter(&section.field("exemplar_filter"));
+    (readers, views)
 }
 
 fn readers(field: &Field<'_>) -> Readers {
@@ -354,9 +357,12 @@ fn one_exporter(reader: &Section<'_>, exporter: &Field<'_>, example: &str) {
 fn pull_reader(reader: &Section<'_>) -> Option<Pull> {
     let exporter = reader.field("exporter");
     one_exporter(reader, &exporter, "{prometheus/development: }");
-    reader.no_effect("producers", NO_EFFECT_YET);
-    reader.no_effect("cardinality_limits", NO_EFFECT_YET);
-    exporter.section(|exporter| exporter.field("prometheus/development").section(prometheus)).flatten()
+    producers(&reader.field("producers"));
+    let limits = reader.field("cardinality_limits").section(cardinality_limits).unwrap_or_default();
+    let pull = exporter
+        .section(|exporter| exporter.field("prometheus/development").section(prometheus))
+        .flatten()?;
+    Some(Pull { cardinality_limits: limits, ..pull })
 }
 
 fn prometheus(section: &Section<'_>) -> Pull {
@@ -407,6 +413,7 @@ fn prometheus(section: &Section<'_>) -> Pull {
             .field("translation_strategy")
             .choice("a translation strategy", &STRATEGIES)
             .unwrap_or(defaults.translation_strategy),
+        cardinality_limits: defaults.cardinality_limits,
     }
 }
 
@@ -416,13 +423,20 @@ fn periodic_reader(reader: &Section<'_>) -> Option<Periodic> {
     let batch = reader.field("max_export_batch_size/development").integer(1..=LONGEST);
     let exporter = reader.field("exporter");
     one_exporter(reader, &exporter, "{otlp_grpc: }");
-    reader.no_effect("producers", NO_EFFECT_YET);
-    reader.no_effect("cardinality_limits", NO_EFFECT_YET);
+    producers(&reader.field("producers"));
+    let limits = reader.field("cardinality_limits").section(cardinality_limits).unwrap_or_default();
+    let mut histograms = Aggregation::Default;
     let exporter = exporter
         .section(|exporter| {
-            let grpc = exporter.field("otlp_grpc").section(otlp_grpc).flatten();
-            let http = exporter.field("otlp_http").section(otlp_http).flatten();
-            let console = exporter.field("console").section(console);
+            let mut histogram = |section: &Section<'_>| {
+                histograms = histogram_aggregation(&section.field("default_histogram_aggregation"));
+            };
+            let grpc = exporter.field("otlp_grpc");
+            let grpc = grpc.section(|section| (histogram(section), otlp_grpc(section)).1).flatten();
+            let http = exporter.field("otlp_http");
+            let http = http.section(|section| (histogram(section), otlp_http(section)).1).flatten();
+            let console =
+                exporter.field("console").section(|section| (histogram(section), console(section)).1);
             exporter.refuse(
                 "otlp_file/development",
                 "an exporter that this program does not have",
@@ -438,6 +452,8 @@ fn periodic_reader(reader: &Section<'_>) -> Option<Periodic> {
         max_export_batch_size: batch
             .and_then(|size| usize::try_from(size).ok())
             .unwrap_or(defaults.max_export_batch_size),
+        cardinality_limits: limits,
+        default_histogram_aggregation: histograms,
         exporter: defaults.exporter,
     })
 }
@@ -482,7 +498,6 @@ fn otlp(section: &Section<'_>, default: &str, tls: Option<Tls>, insecure: Option
     }
     section.no_effect("max_request_size", NO_EFFECT_YET);
     section.no_effect("max_response_size", NO_EFFECT_YET);
-    histogram_aggregation(section);
     let field = section.field("endpoint");
     let url = if field.is_given() { field.string() } else { Some(default) };
     let url = url.and_then(|text| endpoint(text, insecure).map_err(|invalid| field.problem(invalid)).ok());
@@ -501,7 +516,6 @@ fn otlp(section: &Section<'_>, default: &str, tls: Option<Tls>, insecure: Option
 }
 
 fn console(section: &Section<'_>) -> Exporter {
-    histogram_aggregation(section);
     Exporter::Console { temporality: temporality(section) }
 }
 
@@ -510,10 +524,6 @@ fn temporality(section: &Section<'_>) -> Temporality {
         .field("temporality_preference")
         .choice("a temporality", &TEMPORALITIES)
         .unwrap_or(Temporality::Cumulative)
-}
-
-fn histogram_aggregation(section: &Section<'_>) {
-    section.no_effect("default_histogram_aggregation", "has no effect, no histogram is exported");
 }
 
 /// A header; none where its value is null, as the standard says.
@@ -651,7 +661,7 @@ fn strings(field: &Field<'_>, parse: impl Fn(&str) -> Result<String, Invalid>) -
 }
 
 /// The standard's `IncludeExclude`. Without `included` everything is; a mapping without keys says nothing.
-fn filter(field: &Field<'_>, default: Filter) -> Filter {
+pub(super) fn filter(field: &Field<'_>, default: Filter) -> Filter {
     let filter = field.section(|section| {
         let included = strings(&section.field("included"), glob);
         let excluded = strings(&section.field("excluded"), glob);

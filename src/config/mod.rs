@@ -16,6 +16,7 @@ mod file;
 mod model;
 mod substitution;
 pub(crate) mod values;
+mod views;
 mod web_file;
 mod yaml;
 

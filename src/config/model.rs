@@ -14,6 +14,8 @@ pub struct Config {
     pub resource: Resource,
     /// Where metrics go.
     pub readers: Readers,
+    /// What becomes of the instruments on the way there, for every reader.
+    pub views: Vec<View>,
     /// How the daemon is reached and followed.
     pub docker: Docker,
     /// Which containers are shown, and how.
@@ -103,6 +105,110 @@ pub struct Readers {
     pub periodic: Vec<Periodic>,
 }
 
+/// How many series a stream may have, by the kind of its instrument; beyond that they become one. Without a limit
+/// none does.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CardinalityLimits {
+    /// For kinds without a limit of their own.
+    pub default: Option<usize>,
+    /// For histograms.
+    pub histogram: Option<usize>,
+    /// For observable counters.
+    pub observable_counter: Option<usize>,
+    /// For observable gauges.
+    pub observable_gauge: Option<usize>,
+}
+
+/// What becomes of the instruments that a selector chooses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct View {
+    /// Which instruments.
+    pub selector: Selector,
+    /// What each of them becomes.
+    pub stream: ViewStream,
+}
+
+/// Chooses instruments: those to which all that is given applies.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Selector {
+    /// A glob over the name, in lower case, for upper and lower case do not differ in names.
+    pub instrument_name: Option<wildmatch::WildMatch>,
+    /// The instrument's kind.
+    pub instrument_type: Option<InstrumentType>,
+    /// The unit.
+    pub unit: Option<String>,
+    /// The meter's name.
+    pub meter_name: Option<String>,
+    /// The meter's version.
+    pub meter_version: Option<String>,
+    /// The meter's schema URL.
+    pub meter_schema_url: Option<String>,
+}
+
+/// The kinds of instruments that the standard has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum InstrumentType {
+    Counter,
+    Gauge,
+    Histogram,
+    ObservableCounter,
+    ObservableGauge,
+    ObservableUpDownCounter,
+    UpDownCounter,
+}
+
+/// What an instrument becomes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ViewStream {
+    /// Another name.
+    pub name: Option<String>,
+    /// Another description.
+    pub description: Option<String>,
+    /// How measurements become a number.
+    pub aggregation: Aggregation,
+    /// How many series the stream may have. Goes before the reader's limits.
+    pub aggregation_cardinality_limit: Option<usize>,
+    /// Which attributes are kept, by their keys; `None` for all of them.
+    pub attribute_keys: Option<Filter>,
+}
+
+/// How measurements become a number.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Aggregation {
+    /// As the instrument's kind has it.
+    #[default]
+    Default,
+    /// Not at all.
+    Drop,
+    /// Their sum.
+    Sum,
+    /// The last of them.
+    LastValue,
+    /// Counts of those up to each boundary.
+    ExplicitBucketHistogram {
+        /// The boundaries.
+        boundaries: Vec<f64>,
+        /// Whether the least and the greatest are kept.
+        record_min_max: bool,
+    },
+    /// Counts in buckets that grow exponentially.
+    Base2ExponentialBucketHistogram {
+        /// The finest resolution.
+        max_scale: i8,
+        /// Buckets, at most.
+        max_size: u32,
+        /// Whether the least and the greatest are kept.
+        record_min_max: bool,
+    },
+}
+
+impl Aggregation {
+    /// Exponential buckets with the standard's defaults.
+    pub const EXPONENTIAL: Self =
+        Self::Base2ExponentialBucketHistogram { max_scale: 20, max_size: 160, record_min_max: true };
+}
+
 /// The Prometheus pull endpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pull {
@@ -118,6 +224,8 @@ pub struct Pull {
     pub resource_constant_labels: Filter,
     /// How OpenTelemetry names become Prometheus names.
     pub translation_strategy: TranslationStrategy,
+    /// See [`CardinalityLimits`].
+    pub cardinality_limits: CardinalityLimits,
 }
 
 /// How OpenTelemetry metric names become Prometheus metric names.
@@ -142,6 +250,10 @@ pub struct Periodic {
     pub timeout: Duration,
     /// Data points in one request, at most.
     pub max_export_batch_size: usize,
+    /// See [`CardinalityLimits`].
+    pub cardinality_limits: CardinalityLimits,
+    /// What histograms become where no view says it: `Default` or exponential.
+    pub default_histogram_aggregation: Aggregation,
     /// Where the data goes.
     pub exporter: Exporter,
 }
@@ -347,6 +459,7 @@ impl Default for Config {
                 detection: Detection::default(),
             },
             readers: Readers { pull: Some(Pull::default()), periodic: Vec::new() },
+            views: Vec::new(),
             docker: Docker::default(),
             containers: Containers { names: Filter::all(), labels: Filter::all(), encoding: Encoding::Code },
             events: Events::default(),
@@ -364,6 +477,7 @@ impl Default for Pull {
             target_info_enabled: false,
             resource_constant_labels: Filter::none(),
             translation_strategy: TranslationStrategy::UnderscoreEscapingWithoutSuffixes,
+            cardinality_limits: CardinalityLimits::default(),
         }
     }
 }
@@ -375,6 +489,8 @@ impl Periodic {
             interval: Duration::from_secs(60),
             timeout: Duration::from_secs(30),
             max_export_batch_size: 2000,
+            cardinality_limits: CardinalityLimits::default(),
+            default_histogram_aggregation: Aggregation::Default,
             exporter,
         }
     }

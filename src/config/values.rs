@@ -290,3 +290,15 @@ pub(crate) fn glob(text: &str) -> Result<String, Invalid> {
     }
     Ok(text.to_owned())
 }
+
+/// A stream's name: what an instrument's may be, as those who receive it expect no other.
+pub(crate) fn instrument_name(text: &str) -> Result<String, Invalid> {
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'/');
+    let valid =
+        text.starts_with(|c: char| c.is_ascii_alphabetic()) && text.len() <= 255 && text.bytes().all(inner);
+    if valid {
+        return Ok(text.to_owned());
+    }
+    Err(Invalid::value("not the name of an instrument", text)
+        .hint("a letter, then letters, digits and any of _ . - /, 255 characters at most"))
+}

@@ -3,6 +3,9 @@
 
 use crate::inventory::{Container, Health, Status};
 
+/// The name of the meter that all instruments are of.
+pub const METER: &str = env!("CARGO_PKG_NAME");
+
 /// What an instrument is registered with.
 #[derive(Debug, Clone, Copy)]
 pub struct Metric {
@@ -33,19 +36,24 @@ impl Metric {
     /// The name on `/metrics`. `suffixes` says whether the unit and `_total` are appended, as Prometheus'
     /// own conventions have it.
     pub fn prometheus_name(&self, suffixes: bool) -> String {
-        let mut name = self.name.replace('.', "_");
-        if suffixes {
-            match self.unit {
-                "s" => name.push_str("_seconds"),
-                "By" => name.push_str("_bytes"),
-                _ => {}
-            }
-            if self.kind == Kind::Counter {
-                name.push_str("_total");
-            }
-        }
-        name
+        prometheus_name(self.name, self, suffixes)
     }
+}
+
+/// The name on `/metrics` of what is made of a metric under another name.
+pub fn prometheus_name(name: &str, metric: &Metric, suffixes: bool) -> String {
+    let mut name = name.replace(['.', '-', '/'], "_");
+    if suffixes {
+        match metric.unit {
+            "s" => name.push_str("_seconds"),
+            "By" => name.push_str("_bytes"),
+            _ => {}
+        }
+        if metric.kind == Kind::Counter {
+            name.push_str("_total");
+        }
+    }
+    name
 }
 
 /// A metric that every container has.
@@ -298,3 +306,8 @@ pub const OWN: &[Metric] = &[
     TOKIO_QUEUE_DEPTH,
     TOKIO_BUSY,
 ];
+
+/// Every metric.
+pub fn all() -> impl Iterator<Item = &'static Metric> {
+    CONTAINER.iter().map(|entry| &entry.metric).chain([&EVENTS]).chain(OWN)
+}

@@ -1,6 +1,7 @@
 //! The observable instruments of containers and events: callbacks over the part of a snapshot that the
 //! reader of their provider has set out for the next collection.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +10,9 @@ use opentelemetry::metrics::{AsyncInstrument, Meter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
 use super::attributes::{AttributeSets, Attributes, with_state};
-use super::catalog::{self, ContainerMetric, ContainerValue};
+use super::catalog::{ContainerMetric, ContainerValue};
+use super::merged::Point;
+use super::views::{ContainerStream, Rules, Stream as ViewedStream, Streams};
 use crate::config::Encoding;
 use crate::inventory::{Container, EventCount, Snapshot};
 
@@ -22,8 +25,9 @@ pub const SERIES_LABEL: &str = "series";
 /// see one moment, and a reader that pages through the inventory needs memory for a page only.
 #[derive(Debug)]
 pub struct Collection {
-    encoding: Encoding,
-    sets: Mutex<AttributeSets>,
+    pub(super) encoding: Encoding,
+    pub(super) streams: Streams,
+    pub(super) sets: Mutex<AttributeSets>,
     prepared: Mutex<Arc<Prepared>>,
 }
 
@@ -33,12 +37,20 @@ struct Prepared {
     /// Set beside the others because `container.info` has labels of its own.
     infos: Vec<Vec<KeyValue>>,
     events: Vec<(Attributes, u64)>,
+    /// Of each stream that is merged, containers' first.
+    merged: Vec<Vec<Point>>,
 }
 
 impl Collection {
     /// A collection that has nothing prepared.
-    pub fn new(encoding: Encoding) -> Arc<Self> {
-        Arc::new(Self { encoding, sets: Mutex::default(), prepared: Mutex::default() })
+    pub fn new(encoding: Encoding, rules: &Rules) -> Arc<Self> {
+        let streams = rules.inventory();
+        Arc::new(Self { encoding, streams, sets: Mutex::default(), prepared: Mutex::default() })
+    }
+
+    /// What is collected.
+    pub fn streams(&self) -> &Streams {
+        &self.streams
     }
 
     /// Sets out these containers and events of `snapshot`, by their places in its lists.
@@ -62,7 +74,19 @@ impl Collection {
             .iter()
             .map(|e| (sets.of_event(&e.labels), e.count))
             .collect();
-        self.set(Prepared { containers, infos, events });
+        self.set(Prepared { containers, infos, events, merged: Vec::new() });
+    }
+
+    /// Sets out these points of the merged streams, containers' first.
+    pub fn prepare_merged(&self, merged: Vec<Vec<Point>>) {
+        self.set(Prepared { merged, ..Prepared::default() });
+    }
+
+    /// The points of a merged stream that are set out.
+    pub(super) fn each_merged(&self, stream: usize, mut observe: impl FnMut(i64, &[KeyValue])) {
+        for (attributes, value) in self.get().merged.get(stream).into_iter().flatten() {
+            observe(*value, attributes);
+        }
     }
 
     /// Sets out these containers and events, each told apart by its place here and by nothing else.
@@ -74,6 +98,7 @@ impl Collection {
             containers: containers.iter().cloned().zip(numbers.iter().cloned()).collect(),
             infos: numbers.iter().take(containers.len()).map(|number| number.to_vec()).collect(),
             events: numbers.iter().cloned().zip(events.iter().map(|event| event.count)).collect(),
+            merged: Vec::new(),
         });
     }
 
@@ -84,7 +109,7 @@ impl Collection {
 
     /// Data points that each container has.
     pub fn points_per_container(&self) -> usize {
-        catalog::CONTAINER.iter().map(|m| points(m, self.encoding)).sum()
+        self.streams.containers.iter().map(|c| points(c.entry, self.encoding)).sum::<usize>().max(1)
     }
 
     /// The view that gives each stream of containers and events the room that this many need. The SDK's own
@@ -96,16 +121,13 @@ impl Collection {
         containers: usize,
         events: usize,
     ) -> impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static {
-        let encoding = self.encoding;
-        move |instrument| {
-            let limit = if instrument.name() == catalog::EVENTS.name {
-                events
-            } else {
-                let metric = catalog::CONTAINER.iter().find(|m| m.metric.name == instrument.name())?;
-                containers * points(metric, encoding)
-            };
-            Stream::builder().with_cardinality_limit(limit.max(1)).build().ok()
-        }
+        let containers = self
+            .streams
+            .containers
+            .iter()
+            .map(|c| (c.stream.name.clone(), containers * points(c.entry, self.encoding)));
+        let events = self.streams.events.iter().map(|stream| (stream.name.clone(), events));
+        room(containers.chain(events).collect())
     }
 
     fn set(&self, prepared: Prepared) {
@@ -117,33 +139,63 @@ impl Collection {
     }
 }
 
-/// Registers the instruments of containers.
-pub fn register_containers(meter: &Meter, collection: &Arc<Collection>) {
-    for entry in catalog::CONTAINER {
-        let collection = Arc::clone(collection);
-        meter
-            .i64_observable_gauge(entry.metric.name)
-            .with_unit(entry.metric.unit)
-            .with_description(entry.metric.help)
-            .with_callback(move |observer| {
-                observe(entry, collection.encoding, &collection.get(), observer);
-            })
-            .build();
+/// The view that gives streams room for so many points, by their names.
+pub(super) fn room(
+    rooms: HashMap<String, usize>,
+) -> impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static {
+    move |instrument| {
+        let room = rooms.get(instrument.name())?;
+        Stream::builder().with_cardinality_limit((*room).max(1)).build().ok()
     }
 }
 
-/// Registers the instrument of events.
+/// Registers the instruments of containers.
+pub fn register_containers(meter: &Meter, collection: &Arc<Collection>) {
+    for ContainerStream { entry, stream } in &collection.streams.containers {
+        let (entry, collection) = (*entry, Arc::clone(collection));
+        gauge(meter, stream, move |observer| {
+            observe(entry, collection.encoding, &collection.get(), observer);
+        });
+    }
+}
+
+/// Registers the instruments of events.
 pub fn register_events(meter: &Meter, collection: &Arc<Collection>) {
-    let collection = Arc::clone(collection);
-    meter
-        .u64_observable_counter(catalog::EVENTS.name)
-        .with_unit(catalog::EVENTS.unit)
-        .with_description(catalog::EVENTS.help)
-        .with_callback(move |observer| {
+    for stream in &collection.streams.events {
+        let collection = Arc::clone(collection);
+        counter(meter, stream, move |observer| {
             for (attributes, count) in &collection.get().events {
                 observer.observe(*count, attributes);
             }
-        })
+        });
+    }
+}
+
+/// Registers a gauge of containers.
+pub(super) fn gauge(
+    meter: &Meter,
+    stream: &ViewedStream,
+    callback: impl Fn(&dyn AsyncInstrument<i64>) + Send + Sync + 'static,
+) {
+    meter
+        .i64_observable_gauge(stream.name.clone())
+        .with_unit(stream.metric.unit)
+        .with_description(stream.description.clone())
+        .with_callback(callback)
+        .build();
+}
+
+/// Registers a counter of events.
+pub(super) fn counter(
+    meter: &Meter,
+    stream: &ViewedStream,
+    callback: impl Fn(&dyn AsyncInstrument<u64>) + Send + Sync + 'static,
+) {
+    meter
+        .u64_observable_counter(stream.name.clone())
+        .with_unit(stream.metric.unit)
+        .with_description(stream.description.clone())
+        .with_callback(callback)
         .build();
 }
 

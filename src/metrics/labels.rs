@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use crate::config::Filter;
 use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs, Text};
 
 /// Writes label sets.
@@ -14,38 +15,58 @@ use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs, Text};
 pub struct LabelWriter {
     /// What label keys become. Containers share few keys, so each is made once.
     keys: HashMap<Text, String>,
+    /// Which attributes are written, by their names in OTLP; `None` for all.
+    kept: Option<Filter>,
 }
 
 /// Label keys that hold something unique must not add up over the life of the process.
 const MOST_KEYS: usize = 10_000;
 
 impl LabelWriter {
+    /// A writer of the labels whose names in OTLP the filter lets pass.
+    pub fn new(kept: Option<Filter>) -> Self {
+        Self { kept, ..Self::default() }
+    }
+
+    /// Whether the attribute of this name is written.
+    pub fn keeps(&self, attribute: &str) -> bool {
+        self.kept.as_ref().is_none_or(|kept| kept.matches(attribute))
+    }
+
     /// Writes what tells a container's series from another's.
     pub fn container(&mut self, out: &mut String, container: &Container) {
         self.chosen(out, &container.labels);
-        push(out, "id", format_args!("/docker/{}", container.id));
-        push_text(out, "image", &container.image);
-        push_text(out, "name", &container.name);
+        if self.keeps("container.id") {
+            push(out, "id", format_args!("/docker/{}", container.id));
+        }
+        self.text(out, "container.image.name", "image", &container.image);
+        self.text(out, "container.name", "name", &container.name);
     }
 
     /// Writes what `container_info` has beside that.
     pub fn info(&self, out: &mut String, container: &Container) {
-        push_text(out, "image_id", &container.image_id);
-        push_text(out, "restart_policy", &container.restart_policy);
-        push_text(out, "hostname", &container.hostname);
+        self.text(out, "container.image.id", "image_id", &container.image_id);
+        self.text(out, "container.restart_policy", "restart_policy", &container.restart_policy);
+        self.text(out, "container.hostname", "hostname", &container.hostname);
+    }
+
+    fn text(&self, out: &mut String, attribute: &str, label: &str, value: &str) {
+        if self.keeps(attribute) {
+            push_text(out, label, value);
+        }
     }
 
     /// Writes an event's label set.
     pub fn event(&mut self, out: &mut String, labels: &EventLabels) {
         let EventIdentity { name, image, pod, env, container, labels: chosen, sandbox: _ } =
             &*labels.identity;
-        push_text(out, "event", &labels.event);
-        push_text(out, "type", &labels.kind);
+        self.text(out, "event", "event", &labels.event);
+        self.text(out, "type", "type", &labels.kind);
         let optional =
             [("name", name), ("image", image), ("pod", pod), ("env", env), ("container", container)];
         for (key, value) in optional {
             if let Some(value) = value {
-                push_text(out, key, value);
+                self.text(out, key, key, value);
             }
         }
         self.chosen(out, chosen);
@@ -63,6 +84,9 @@ impl LabelWriter {
             }
         }
         for (key, value) in labels {
+            if self.kept.is_some() && !self.keeps(&format!("container.label.{key}")) {
+                continue;
+            }
             let Some(name) = self.keys.get(key) else { continue };
             match written.iter_mut().find(|(known, _)| known == name) {
                 Some((_, joined)) => {
@@ -87,6 +111,11 @@ impl LabelWriter {
 /// Writes one more label whose value needs escaping.
 pub fn push_text(out: &mut String, name: &str, value: &str) {
     separate(out);
+    push_first(out, name, value);
+}
+
+/// Writes a label whose value needs escaping, and nothing before it.
+pub fn push_first(out: &mut String, name: &str, value: &str) {
     out.push_str(name);
     out.push_str("=\"");
     escape_into(out, value);
@@ -150,6 +179,29 @@ mod tests {
         assert_eq!(
             written(&[("a_b", "under;score"), ("a.b", "d\"ot"), ("A-B", "dash")]),
             r#"container_label_a_b="dash;d\"ot;under;score",id="/docker/0123",image="busybox",name="web""#
+        );
+    }
+
+    #[test]
+    fn attributes_are_kept_by_their_names_in_otlp() {
+        let kept = |included: &[&str], excluded: &[&str]| {
+            let mut writer = LabelWriter::new(Some(Filter::new(included, excluded)));
+            let container =
+                Container::sample("0123", "web").labelled(&[("a.b", "1"), ("a_b", "2"), ("c", "3")]);
+            let (mut out, mut info) = (String::new(), String::new());
+            writer.container(&mut out, &container);
+            writer.info(&mut info, &container);
+            (out, info)
+        };
+        let text = |out: &str, info: &str| (out.to_owned(), info.to_owned());
+        assert_eq!(
+            kept(&["container.name", "container.label.a*", "container.hostname"], &["container.label.a.*"]),
+            text(r#"container_label_a_b="2",name="web""#, r#"hostname="host""#)
+        );
+        assert_eq!(kept(&["name", "id"], &[]), text("", ""));
+        assert_eq!(
+            kept(&["*"], &["container.label.*", "container.image.*", "container.restart_policy"]),
+            text(r#"id="/docker/0123",name="web""#, r#"hostname="host""#)
         );
     }
 

@@ -8,14 +8,16 @@ mod attributes;
 pub mod catalog;
 mod instruments;
 pub mod labels;
+pub mod merge;
+mod merged;
 mod own;
+pub mod views;
 
 pub use instruments::{Collection, SERIES_LABEL, register_containers, register_events};
+pub use merged::{Merged, Point, overflow, register_merged};
 pub use own::{register as register_own, view as own_view};
 
 /// The instrumentation scope of every instrument.
 pub fn scope() -> opentelemetry::InstrumentationScope {
-    opentelemetry::InstrumentationScope::builder(env!("CARGO_PKG_NAME"))
-        .with_version(env!("CARGO_PKG_VERSION"))
-        .build()
+    opentelemetry::InstrumentationScope::builder(catalog::METER).with_version(crate::version::VERSION).build()
 }

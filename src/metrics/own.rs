@@ -1,168 +1,249 @@
 //! The instruments of the exporter's own numbers, of its process and of its runtime.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::{AsyncInstrument, Meter};
+use opentelemetry::metrics::{AsyncInstrument, Histogram, Meter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 use procfs::WithCurrentSystemInfo;
 use procfs::process::{LimitValue, Process};
 use tokio::runtime::RuntimeMetrics;
 
-use super::catalog::{self, Metric};
+use super::catalog::{self, Kind, Metric};
+use super::views::{Rules, Stream as ViewedStream};
 use crate::stats::{Counter, DurationSink, Stats};
 
 /// From a millisecond, which a good inspect takes, to ten seconds, which is no longer "at once".
 const EVENT_APPLY_BUCKETS: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The view that gives the exporter's own streams the room that they need: at most a series for each result of
-/// each push reader. Room for the 2,000 of the SDK's own limit would be taken at once, for each instrument.
-pub fn view(push_readers: usize) -> impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static {
+/// The view that gives the exporter's own streams the room that they need, or less where they have a limit: at most
+/// a series for each result of each push reader. Room for the 2,000 of the SDK's own limit would be taken at once,
+/// for each instrument.
+pub fn view(
+    rules: &Rules,
+    push_readers: usize,
+) -> impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static {
     let room = (3 * push_readers).max(16);
-    move |_| Stream::builder().with_cardinality_limit(room).build().ok()
+    let streams: Vec<ViewedStream> = catalog::OWN.iter().flat_map(|metric| rules.streams(metric)).collect();
+    move |instrument| {
+        let stream = streams.iter().find(|stream| stream.name == instrument.name());
+        let limit = stream.and_then(|stream| stream.limit).map_or(room, |limit| limit.min(room));
+        let builder = Stream::builder().with_cardinality_limit(limit);
+        match stream.and_then(ViewedStream::sdk_aggregation) {
+            Some(aggregation) => builder.with_aggregation(aggregation).build().ok(),
+            None => builder.build().ok(),
+        }
+    }
 }
 
-/// Registers the instruments of the exporter's own numbers, of its process and of its runtime.
-pub fn register(meter: &Meter, stats: &Arc<Stats>, runtime: &RuntimeMetrics) {
-    register_stats(meter, stats);
-    register_process(meter);
-    register_runtime(meter, runtime);
+/// Instruments of one meter, as the rules have them.
+struct Registrar<'m> {
+    meter: &'m Meter,
+    rules: &'m Rules,
 }
 
-fn register_stats(meter: &Meter, stats: &Arc<Stats>) {
+/// Registers the instruments of the exporter's own numbers, of its process and of its runtime. What is returned is
+/// what writes to the histograms, for as long as it is kept.
+#[must_use]
+pub fn register(
+    meter: &Meter,
+    rules: &Rules,
+    stats: &Arc<Stats>,
+    runtime: &RuntimeMetrics,
+) -> Arc<DurationSink> {
+    let registrar = &Registrar { meter, rules };
+    let sink = register_stats(registrar, stats);
+    register_process(registrar);
+    register_runtime(registrar, runtime);
+    sink
+}
+
+fn register_stats(registrar: &Registrar<'_>, stats: &Arc<Stats>) -> Arc<DurationSink> {
     let build_info = [
         KeyValue::new("version", crate::version::VERSION),
         KeyValue::new("revision", crate::version::REVISION),
         KeyValue::new("rustc", crate::version::RUSTC),
     ];
-    gauge(meter, catalog::BUILD_INFO, move |o| o.observe(1.0, &build_info));
+    gauge(registrar, &catalog::BUILD_INFO, move |o| o.observe(1.0, &build_info));
     let s = Arc::clone(stats);
-    gauge(meter, catalog::CONTAINERS, move |o| o.observe(s.containers.get() as f64, &[]));
+    gauge(registrar, &catalog::CONTAINERS, move |o| o.observe(s.containers.get() as f64, &[]));
     let s = Arc::clone(stats);
-    gauge(meter, catalog::LAST_SYNC, move |o| {
+    gauge(registrar, &catalog::LAST_SYNC, move |o| {
         let since = s.last_sync().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
         o.observe(since.unwrap_or_default().as_secs_f64(), &[]);
     });
-    results(meter, catalog::SYNCS, stats, |s| vec![("ok", &s.syncs_ok), ("error", &s.syncs_error)]);
-    results(meter, catalog::INSPECTS, stats, |s| {
+    results(registrar, &catalog::SYNCS, stats, |s| vec![("ok", &s.syncs_ok), ("error", &s.syncs_error)]);
+    results(registrar, &catalog::INSPECTS, stats, |s| {
         vec![("ok", &s.inspects_ok), ("gone", &s.inspects_gone), ("error", &s.inspects_error)]
     });
-    results(meter, catalog::SCRAPES, stats, |s| vec![("ok", &s.scrapes_ok), ("error", &s.scrapes_error)]);
+    results(registrar, &catalog::SCRAPES, stats, |s| {
+        vec![("ok", &s.scrapes_ok), ("error", &s.scrapes_error)]
+    });
     let s = Arc::clone(stats);
-    counter(meter, catalog::EVENT_STREAMS, move |o| o.observe(s.event_streams.get() as f64, &[]));
+    counter(registrar, &catalog::EVENT_STREAMS, move |o| o.observe(s.event_streams.get() as f64, &[]));
     let s = Arc::clone(stats);
-    counter(meter, catalog::EVENT_GAPS, move |o| o.observe(s.event_gaps.get() as f64, &[]));
+    counter(registrar, &catalog::EVENT_GAPS, move |o| o.observe(s.event_gaps.get() as f64, &[]));
     let s = Arc::clone(stats);
-    counter(meter, catalog::UNREADABLE, move |o| o.observe(s.unreadable.get() as f64, &[]));
+    counter(registrar, &catalog::UNREADABLE, move |o| o.observe(s.unreadable.get() as f64, &[]));
     let s = Arc::clone(stats);
-    counter(meter, catalog::OTLP_EXPORTS, move |o| {
+    counter(registrar, &catalog::OTLP_EXPORTS, move |o| {
         for (endpoint, result, count) in s.otlp_exports() {
             let attributes = [KeyValue::new("endpoint", endpoint), KeyValue::new("result", result)];
             o.observe(count as f64, &attributes);
         }
     });
-    let histogram = meter
-        .f64_histogram(catalog::EVENT_APPLY.name)
-        .with_unit(catalog::EVENT_APPLY.unit)
-        .with_description(catalog::EVENT_APPLY.help)
-        .with_boundaries(EVENT_APPLY_BUCKETS.to_vec())
-        .build();
-    let sink: Arc<DurationSink> = Arc::new(move |after| histogram.record(after.as_secs_f64(), &[]));
+    let histograms: Vec<Histogram<f64>> = registrar
+        .rules
+        .streams(&catalog::EVENT_APPLY)
+        .into_iter()
+        .map(|stream| {
+            registrar
+                .meter
+                .f64_histogram(stream.name)
+                .with_unit(stream.metric.unit)
+                .with_description(stream.description)
+                .with_boundaries(EVENT_APPLY_BUCKETS.to_vec())
+                .build()
+        })
+        .collect();
+    let sink: Arc<DurationSink> = Arc::new(move |after| {
+        histograms.iter().for_each(|histogram| histogram.record(after.as_secs_f64(), &[]))
+    });
     stats.on_event_apply(Arc::downgrade(&sink));
     let s = Arc::clone(stats);
-    gauge(meter, catalog::UP, move |o| {
-        // The provider keeps this callback, and so the histogram is written to for as long as it can be read.
-        let _ = &sink;
-        o.observe(f64::from(u8::from(s.up.get())), &[]);
-    });
+    gauge(registrar, &catalog::UP, move |o| o.observe(f64::from(u8::from(s.up.get())), &[]));
+    sink
 }
 
 /// What cannot be read from `/proc` is left out: it must not cost the rest of the scrape.
-fn register_process(meter: &Meter) {
-    counter(meter, catalog::PROCESS_CPU, |o| {
+fn register_process(registrar: &Registrar<'_>) {
+    counter(registrar, &catalog::PROCESS_CPU, |o| {
         let Some(stat) = Process::myself().and_then(|p| p.stat()).ok() else { return };
         o.observe((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64, &[]);
     });
-    gauge(meter, catalog::PROCESS_RESIDENT_MEMORY, |o| {
+    gauge(registrar, &catalog::PROCESS_RESIDENT_MEMORY, |o| {
         let Some(stat) = Process::myself().and_then(|p| p.stat()).ok() else { return };
         o.observe(stat.rss_bytes().get() as f64, &[]);
     });
-    gauge(meter, catalog::PROCESS_VIRTUAL_MEMORY, |o| {
+    gauge(registrar, &catalog::PROCESS_VIRTUAL_MEMORY, |o| {
         let Some(stat) = Process::myself().and_then(|p| p.stat()).ok() else { return };
         o.observe(stat.vsize as f64, &[]);
     });
-    gauge(meter, catalog::PROCESS_THREADS, |o| {
+    gauge(registrar, &catalog::PROCESS_THREADS, |o| {
         let Some(stat) = Process::myself().and_then(|p| p.stat()).ok() else { return };
         o.observe(stat.num_threads as f64, &[]);
     });
-    gauge(meter, catalog::PROCESS_OPEN_FDS, |o| {
+    gauge(registrar, &catalog::PROCESS_OPEN_FDS, |o| {
         let Some(count) = Process::myself().and_then(|p| p.fd_count()).ok() else { return };
         o.observe(count as f64, &[]);
     });
-    gauge(meter, catalog::PROCESS_MAX_FDS, |o| {
+    gauge(registrar, &catalog::PROCESS_MAX_FDS, |o| {
         let Some(limits) = Process::myself().and_then(|p| p.limits()).ok() else { return };
         if let LimitValue::Value(max) = limits.max_open_files.soft_limit {
             o.observe(max as f64, &[]);
         }
     });
-    gauge(meter, catalog::PROCESS_START_TIME, |o| {
+    gauge(registrar, &catalog::PROCESS_START_TIME, |o| {
         let Some(stat) = Process::myself().and_then(|p| p.stat()).ok() else { return };
         let Ok(boot) = procfs::boot_time_secs() else { return };
         o.observe(boot as f64 + stat.starttime as f64 / procfs::ticks_per_second() as f64, &[]);
     });
 }
 
-fn register_runtime(meter: &Meter, runtime: &RuntimeMetrics) {
+fn register_runtime(registrar: &Registrar<'_>, runtime: &RuntimeMetrics) {
     let r = runtime.clone();
-    gauge(meter, catalog::TOKIO_WORKERS, move |o| o.observe(r.num_workers() as f64, &[]));
+    gauge(registrar, &catalog::TOKIO_WORKERS, move |o| o.observe(r.num_workers() as f64, &[]));
     let r = runtime.clone();
-    gauge(meter, catalog::TOKIO_ALIVE_TASKS, move |o| o.observe(r.num_alive_tasks() as f64, &[]));
+    gauge(registrar, &catalog::TOKIO_ALIVE_TASKS, move |o| o.observe(r.num_alive_tasks() as f64, &[]));
     let r = runtime.clone();
-    gauge(meter, catalog::TOKIO_QUEUE_DEPTH, move |o| o.observe(r.global_queue_depth() as f64, &[]));
+    gauge(registrar, &catalog::TOKIO_QUEUE_DEPTH, move |o| o.observe(r.global_queue_depth() as f64, &[]));
     let r = runtime.clone();
-    counter(meter, catalog::TOKIO_BUSY, move |o| {
+    counter(registrar, &catalog::TOKIO_BUSY, move |o| {
         let busy: Duration = (0..r.num_workers()).map(|worker| r.worker_total_busy_duration(worker)).sum();
         o.observe(busy.as_secs_f64(), &[]);
     });
 }
 
 fn gauge(
-    meter: &Meter,
-    metric: Metric,
+    registrar: &Registrar<'_>,
+    metric: &'static Metric,
     callback: impl Fn(&dyn AsyncInstrument<f64>) + Send + Sync + 'static,
 ) {
-    meter
-        .f64_observable_gauge(metric.name)
-        .with_unit(metric.unit)
-        .with_description(metric.help)
-        .with_callback(callback)
-        .build();
+    let callback = Arc::new(callback);
+    for stream in registrar.rules.streams(metric) {
+        let (builder, callback) =
+            (registrar.meter.f64_observable_gauge(stream.name.clone()), Arc::clone(&callback));
+        builder
+            .with_unit(metric.unit)
+            .with_description(stream.description.clone())
+            .with_callback(move |observer| observe_kept(&stream, observer, &*callback))
+            .build();
+    }
 }
 
 fn counter(
-    meter: &Meter,
-    metric: Metric,
+    registrar: &Registrar<'_>,
+    metric: &'static Metric,
     callback: impl Fn(&dyn AsyncInstrument<f64>) + Send + Sync + 'static,
 ) {
-    meter
-        .f64_observable_counter(metric.name)
-        .with_unit(metric.unit)
-        .with_description(metric.help)
-        .with_callback(callback)
-        .build();
+    let callback = Arc::new(callback);
+    for stream in registrar.rules.streams(metric) {
+        let (builder, callback) =
+            (registrar.meter.f64_observable_counter(stream.name.clone()), Arc::clone(&callback));
+        builder
+            .with_unit(metric.unit)
+            .with_description(stream.description.clone())
+            .with_callback(move |observer| observe_kept(&stream, observer, &*callback))
+            .build();
+    }
+}
+
+/// Observes with the attributes that the stream keeps. The SDK would not add up counts that become the same by that.
+fn observe_kept(
+    stream: &ViewedStream,
+    observer: &dyn AsyncInstrument<f64>,
+    callback: &dyn Fn(&dyn AsyncInstrument<f64>),
+) {
+    if stream.keys.is_none() {
+        return callback(observer);
+    }
+    let observed = Observed::default();
+    callback(&observed);
+    let mut points: Vec<(Vec<KeyValue>, f64)> = Vec::new();
+    for (attributes, value) in observed.0.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let attributes: Vec<_> = attributes.into_iter().filter(|a| stream.keeps(a.key.as_str())).collect();
+        match points.iter_mut().find(|(known, _)| *known == attributes) {
+            Some((_, sum)) if stream.metric.kind == Kind::Counter => *sum += value,
+            Some((_, last)) => *last = value,
+            None => points.push((attributes, value)),
+        }
+    }
+    for (attributes, value) in points {
+        observer.observe(value, &attributes);
+    }
+}
+
+/// What a callback has observed.
+#[derive(Default)]
+struct Observed(Mutex<Vec<(Vec<KeyValue>, f64)>>);
+
+impl AsyncInstrument<f64> for Observed {
+    fn observe(&self, value: f64, attributes: &[KeyValue]) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((attributes.to_vec(), value));
+    }
 }
 
 /// A counter with one series for each result.
 fn results(
-    meter: &Meter,
-    metric: Metric,
+    registrar: &Registrar<'_>,
+    metric: &'static Metric,
     stats: &Arc<Stats>,
     counters: fn(&Stats) -> Vec<(&'static str, &Counter)>,
 ) {
     let stats = Arc::clone(stats);
-    counter(meter, metric, move |o| {
+    counter(registrar, metric, move |o| {
         for (result, count) in counters(&stats) {
             o.observe(count.get() as f64, &[KeyValue::new("result", result)]);
         }

@@ -17,6 +17,7 @@ use opentelemetry_sdk::metrics::{
 };
 
 use crate::metrics;
+use crate::stats::DurationSink;
 
 pub use resource::resource;
 
@@ -44,6 +45,8 @@ impl std::error::Error for ReaderError {}
 struct Manual {
     reader: SharedReader,
     provider: SdkMeterProvider,
+    /// What writes to its histograms, if it has any.
+    sink: Option<Arc<DurationSink>>,
 }
 
 impl Manual {
@@ -53,7 +56,7 @@ impl Manual {
     ) -> Self {
         let reader = SharedReader(Arc::new(ManualReader::builder().build()));
         let builder = SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(reader.clone());
-        Self { reader, provider: configure(builder).build() }
+        Self { reader, provider: configure(builder).build(), sink: None }
     }
 
     fn meter(&self) -> Meter {

@@ -33,6 +33,7 @@ pub(crate) enum Kind {
     Gauge,
     Sum { delta: bool, monotonic: bool },
     Histogram { delta: bool },
+    Exponential { delta: bool },
 }
 
 /// The data points of a request.
@@ -75,6 +76,15 @@ pub(crate) fn points(request: &ExportMetricsServiceRequest) -> Vec<Point> {
                 for p in &data.data_points {
                     assert_eq!(p.bucket_counts.iter().sum::<u64>(), p.count, "{}", metric.name);
                     assert_eq!(p.bucket_counts.len(), p.explicit_bounds.len() + 1, "{}", metric.name);
+                    add(kind, &p.attributes, p.count as f64, p.start_time_unix_nano, p.time_unix_nano);
+                }
+            }
+            metric::Data::ExponentialHistogram(data) => {
+                let kind = Kind::Exponential { delta: delta(data.aggregation_temporality) };
+                for p in &data.data_points {
+                    let buckets =
+                        [&p.positive, &p.negative].into_iter().flatten().flat_map(|b| &b.bucket_counts);
+                    assert_eq!(buckets.sum::<u64>() + p.zero_count, p.count, "{}", metric.name);
                     add(kind, &p.attributes, p.count as f64, p.start_time_unix_nano, p.time_unix_nano);
                 }
             }

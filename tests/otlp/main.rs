@@ -8,6 +8,7 @@ mod data;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -547,7 +548,7 @@ fn cumulative_counts_are_from_the_start() {
     for point in &counted.points {
         match point.kind {
             Kind::Gauge => continue,
-            Kind::Histogram { delta } => assert!(!delta, "{point:?}"),
+            Kind::Histogram { delta } | Kind::Exponential { delta } => assert!(!delta, "{point:?}"),
             Kind::Sum { delta, monotonic } => {
                 assert!(!delta && monotonic, "{point:?}");
                 starts.insert(point.start);
@@ -569,7 +570,7 @@ fn check_deltas(collector: &Collector, reader: Value) {
     for point in &counted.points {
         match point.kind {
             Kind::Gauge => continue,
-            Kind::Histogram { delta } => assert!(delta, "{point:?}"),
+            Kind::Histogram { delta } | Kind::Exponential { delta } => assert!(delta, "{point:?}"),
             Kind::Sum { delta, monotonic } => assert!(delta && monotonic, "{point:?}"),
         }
         let series = (point.metric.clone(), point.attributes.clone());
@@ -615,7 +616,7 @@ fn low_memory_is_delta_for_histograms_only() {
     for point in &counted.points {
         match point.kind {
             Kind::Gauge => {}
-            Kind::Histogram { delta } => {
+            Kind::Histogram { delta } | Kind::Exponential { delta } => {
                 assert!(delta);
                 applied += point.value;
             }

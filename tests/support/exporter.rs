@@ -62,7 +62,10 @@ impl Setup {
             if place.is_null() {
                 *place = json!({});
             }
-            place = &mut place[key.replace("~1", "/")];
+            place = match key.parse::<usize>() {
+                Ok(number) if place.is_array() => &mut place[number],
+                _ => &mut place[key.replace("~1", "/")],
+            };
         }
         *place = value.into();
         self

@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
+use opentelemetry::KeyValue;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_sdk::Resource;
 use tokio::runtime::RuntimeMetrics;
@@ -51,7 +52,8 @@ use self::target::Target;
 use super::{Manual, ReaderError};
 use crate::config::{Config, Periodic};
 use crate::inventory::{self, Snapshot};
-use crate::metrics::{self, Collection};
+use crate::metrics::views::Rules;
+use crate::metrics::{self, Collection, Merged, Point};
 use crate::stats::Stats;
 
 /// Data points that are collected at once, about: larger requests would save little and cost memory.
@@ -80,6 +82,8 @@ pub struct PushReader {
     collection: Arc<Collection>,
     containers: Source,
     events: Source,
+    /// The streams that views or limits make of everything together, if there are any.
+    whole: Option<Whole>,
     own: Source,
     deltas: Deltas,
     pages: Pages,
@@ -136,13 +140,19 @@ impl PushReader {
     ) -> Result<Self, ReaderError> {
         let target = Target::new(&periodic.exporter)?;
         stats.otlp_endpoint(&target.name, &[OK, PARTIAL, ERROR]);
-        let collection = Collection::new(config.containers.encoding);
+        let rules = Rules::new(
+            &config.views,
+            periodic.cardinality_limits,
+            periodic.default_histogram_aggregation.clone(),
+        );
+        let collection = Collection::new(config.containers.encoding, &rules);
         let most = periodic.max_export_batch_size.min(MOST_POINTS);
         let pages = Pages { containers: (most / collection.points_per_container()).max(1), events: most };
         Ok(Self {
             containers: containers(resource, &collection, pages),
             events: events(resource, &collection, pages),
-            own: own(resource, stats, runtime, config.readers.periodic.len()),
+            whole: Whole::new(resource, &collection, most),
+            own: own(resource, &rules, stats, runtime, config.readers.periodic.len()),
             deltas: Deltas::new(target.temporality, now()),
             periodic: periodic.clone(),
             inventory,
@@ -249,10 +259,32 @@ impl PushReader {
                 return;
             }
         }
+        if !self.export_whole(&snapshot, outcome).await {
+            return;
+        }
         let own = self.own.collect();
         if self.send(own, outcome).await {
             self.deltas.complete(outcome.failure.is_none());
         }
+    }
+
+    /// Exports what views and limits make of everything together. Says whether there is any use in sending more.
+    async fn export_whole(&mut self, snapshot: &Snapshot, outcome: &mut Outcome) -> bool {
+        let Some(whole) = &mut self.whole else { return true };
+        let streams = self.collection.merge(snapshot, &mut whole.merged);
+        let longest = streams.iter().map(Vec::len).max().unwrap_or(0);
+        for range in pages(longest, whole.points) {
+            let Some(whole) = &mut self.whole else { return true };
+            let part = |points: &Vec<Point>| {
+                points.get(range.start..range.end.min(points.len())).unwrap_or_default().to_vec()
+            };
+            self.collection.prepare_merged(streams.iter().map(part).collect());
+            let page = whole.source.collect();
+            if !self.send(page, outcome).await {
+                return false;
+            }
+        }
+        true
     }
 
     fn collect_containers(
@@ -372,12 +404,47 @@ fn events(resource: &Resource, collection: &Arc<Collection>, pages: Pages) -> So
     })
 }
 
+/// Streams that are merged from everything that there is.
+struct Whole {
+    source: Source,
+    merged: Merged<Vec<KeyValue>>,
+    /// Data points of each stream that are collected at once.
+    points: usize,
+}
+
+impl Whole {
+    /// `most`: data points that are collected at once, about.
+    fn new(resource: &Resource, collection: &Arc<Collection>, most: usize) -> Option<Self> {
+        let merged = collection.merged(&metrics::overflow());
+        let streams = merged.containers.len() + merged.events.len();
+        if streams == 0 {
+            return None;
+        }
+        let points = (most / streams).max(1);
+        let (resource, collection) = (resource.clone(), Arc::clone(collection));
+        let source = Source::new(move || {
+            // Two pages of a gauge, as of containers, and the point of what is beyond the limit.
+            let manual = Manual::new(&resource, |b| b.with_view(collection.merged_view(2 * points + 1)));
+            metrics::register_merged(&manual.meter(), &collection);
+            manual
+        });
+        Some(Self { source, merged, points })
+    }
+}
+
 /// The instruments of the exporter's own numbers.
-fn own(resource: &Resource, stats: &Arc<Stats>, runtime: &RuntimeMetrics, readers: usize) -> Source {
-    let (resource, stats, runtime) = (resource.clone(), Arc::clone(stats), runtime.clone());
+fn own(
+    resource: &Resource,
+    rules: &Rules,
+    stats: &Arc<Stats>,
+    runtime: &RuntimeMetrics,
+    readers: usize,
+) -> Source {
+    let (resource, rules, stats, runtime) =
+        (resource.clone(), rules.clone(), Arc::clone(stats), runtime.clone());
     Source::new(move || {
-        let manual = Manual::new(&resource, |b| b.with_view(metrics::own_view(readers)));
-        metrics::register_own(&manual.meter(), &stats, &runtime);
+        let mut manual = Manual::new(&resource, |b| b.with_view(metrics::own_view(&rules, readers)));
+        manual.sink = Some(metrics::register_own(&manual.meter(), &rules, &stats, &runtime));
         manual
     })
 }

@@ -6,14 +6,14 @@ use std::fmt::Write;
 use prometheus::proto::{MetricFamily, MetricType};
 
 use crate::metrics::SERIES_LABEL;
-use crate::metrics::labels::push_text;
+use crate::metrics::labels::{push_first, push_text};
 
 /// What stands for the number in a series' labels.
 pub(super) struct Labels<'a> {
     /// For every family, by the number.
     pub(super) of_all: &'a [String],
-    /// What one family has beside those: its name, and the text by the number.
-    pub(super) of_one: (&'a str, &'a [String]),
+    /// What some families have beside those: their names, and the text by the number.
+    pub(super) of_some: (&'a [String], &'a [String]),
 }
 
 /// The text of each family, by its name; and the lines before it.
@@ -28,12 +28,13 @@ impl Families {
     pub(super) fn add(&mut self, gathered: &[MetricFamily], labels: &Labels<'_>) {
         for family in gathered {
             let name = family.name();
+            let has_more = labels.of_some.0.iter().any(|some| some == name);
             let mut lines = String::new();
             for metric in family.get_metric() {
                 let number = metric.get_label().iter().find(|label| label.name() == SERIES_LABEL);
                 let Some(text) = number
                     .and_then(|label| label.value().parse::<usize>().ok())
-                    .and_then(|number| Some((labels.of_all.get(number)?, labels.of_one.1.get(number))))
+                    .and_then(|number| Some((labels.of_all.get(number)?, labels.of_some.1.get(number))))
                 else {
                     continue;
                 };
@@ -44,14 +45,12 @@ impl Families {
                 lines.push_str(name);
                 lines.push('{');
                 lines.push_str(text.0);
-                if name == labels.of_one.0
-                    && let Some(more) = text.1
-                {
+                if has_more && let Some(more) = text.1 {
                     lines.push(',');
                     lines.push_str(more);
                 }
                 for label in metric.get_label().iter().filter(|label| label.name() != SERIES_LABEL) {
-                    push_text(&mut lines, label.name(), label.value());
+                    push_another(&mut lines, label.name(), label.value());
                 }
                 lines.push_str("} ");
                 push_value(&mut lines, value);
@@ -64,6 +63,15 @@ impl Families {
                 self.text.entry(name.to_owned()).or_default().push_str(&lines);
             }
         }
+    }
+}
+
+/// Writes one more label; the first, where a view has left none before it.
+fn push_another(lines: &mut String, name: &str, value: &str) {
+    if lines.ends_with('{') {
+        push_first(lines, name, value);
+    } else {
+        push_text(lines, name, value);
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod encode;
 mod gzip;
+mod merged;
 mod shards;
 
 use std::collections::BTreeMap;
@@ -26,13 +27,16 @@ use tokio::runtime::RuntimeMetrics;
 
 use self::encode::{Families, Labels};
 use self::gzip::{Deflater, Inflate, Joined, Piece};
+use self::merged::MergedStreams;
 use self::shards::Shards;
 use super::ReaderError;
-use crate::config::{Config, Pull, TranslationStrategy};
+use crate::config::{Aggregation, Config, Pull, TranslationStrategy};
 use crate::inventory::{self, Container, EventCount, Snapshot};
+use crate::metrics::catalog::ContainerValue;
 use crate::metrics::labels::LabelWriter;
-use crate::metrics::{self, Collection, catalog};
-use crate::stats::Stats;
+use crate::metrics::views::{Rules, Streams};
+use crate::metrics::{self, Collection};
+use crate::stats::{DurationSink, Stats};
 
 /// The type of the exposition.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -50,6 +54,8 @@ pub struct PrometheusReader {
     state: Mutex<State>,
     own: Registry,
     _own_provider: SdkMeterProvider,
+    /// What writes to their histograms.
+    _sink: Arc<DurationSink>,
     own_deflater: Mutex<Deflater>,
 }
 
@@ -64,6 +70,9 @@ struct Instruments {
     registry: Registry,
     _provider: SdkMeterProvider,
     labels: LabelWriter,
+    /// The names of the families that say what else is known of a container.
+    infos: Vec<String>,
+    merged: MergedStreams,
     deflater: Deflater,
 }
 
@@ -75,6 +84,9 @@ struct Rendered {
     at: Option<Instant>,
     containers: Shards<Arc<Container>>,
     events: Shards<EventCount>,
+    /// The text of the families that are rendered whole.
+    merged_containers: BTreeMap<String, Piece>,
+    merged_events: BTreeMap<String, Piece>,
     /// The lines before each family, and in their order the families.
     heads: BTreeMap<String, Piece>,
     /// All of it.
@@ -121,18 +133,21 @@ impl PrometheusReader {
             .with_registry(own.clone())
             .without_target_info()
             .scope_info_enabled(false);
-        let view = metrics::own_view(config.readers.periodic.len());
+        let rules = Rules::new(&config.views, pull.cardinality_limits, Aggregation::Default);
+        let view = metrics::own_view(&rules, config.readers.periodic.len());
         let own_provider = provider(exporter, resource, |builder| builder.with_view(view))?;
-        metrics::register_own(&own_provider.meter_with_scope(metrics::scope()), stats, runtime);
+        let meter = own_provider.meter_with_scope(metrics::scope());
+        let sink = metrics::register_own(&meter, &rules, stats, runtime);
         let reader = Self {
             inventory,
             pull: pull.clone(),
             resource: resource.clone(),
             cache_period: config.web.cache_period,
-            collection: Collection::new(config.containers.encoding),
+            collection: Collection::new(config.containers.encoding, &rules),
             state: Mutex::default(),
             own,
             _own_provider: own_provider,
+            _sink: sink,
             own_deflater: Mutex::new(Deflater::new()),
         };
         // What is wrong with the settings shows now and not at the first scrape.
@@ -235,8 +250,23 @@ impl PrometheusReader {
             }
             shard.text = instruments.compress(families, heads)?;
         }
+        let Streams { containers, merged_containers, merged_events, .. } = self.collection.streams();
+        if rendered.container_generation != snapshot.containers.generation && !merged_containers.is_empty() {
+            let mut families = Families::default();
+            let list = &snapshot.containers.list;
+            let Instruments { merged, registry, .. } = instruments;
+            merged.collect_containers(&self.collection, registry, list, &mut families);
+            rendered.merged_containers = instruments.compress(families, heads)?;
+        }
+        if rendered.event_generation != snapshot.events.generation && !merged_events.is_empty() {
+            let mut families = Families::default();
+            let Instruments { merged, registry, .. } = instruments;
+            merged.collect_events(&self.collection, registry, &snapshot.events.list, &mut families);
+            rendered.merged_events = instruments.compress(families, heads)?;
+        }
         self.collection.clear();
-        if heads.is_empty() && !snapshot.containers.list.is_empty() {
+        let expected = !snapshot.containers.list.is_empty() && !containers.is_empty();
+        if heads.is_empty() && expected {
             return Err(ReaderError::new("the metrics SDK gave nothing"));
         }
         rendered.whole = self.join(instruments, rendered)?;
@@ -252,7 +282,9 @@ impl PrometheusReader {
         for (family, head) in &rendered.heads {
             let containers = rendered.containers.iter().filter_map(|shard| shard.text.get(family));
             let events = rendered.events.iter().filter_map(|shard| shard.text.get(family));
-            let mut pieces = containers.chain(events).peekable();
+            let merged = [&rendered.merged_containers, &rendered.merged_events];
+            let merged = merged.into_iter().filter_map(|text| text.get(family));
+            let mut pieces = containers.chain(events).chain(merged).peekable();
             if pieces.peek().is_some() {
                 whole.push(head);
                 pieces.for_each(|piece| whole.push(piece));
@@ -265,16 +297,27 @@ impl PrometheusReader {
         let registry = Registry::new();
         let view = self.collection.view(ROOM, ROOM);
         let exporter = self.exporter(registry.clone())?;
-        let provider = provider(exporter, &self.resource, |builder| builder.with_view(view))?;
+        let merged_view = self.collection.merged_view(ROOM);
+        let provider = provider(exporter, &self.resource, |b| b.with_view(view).with_view(merged_view))?;
         let meter = provider.meter_with_scope(metrics::scope());
+        metrics::register_merged(&meter, &self.collection);
         metrics::register_containers(&meter, &self.collection);
         metrics::register_events(&meter, &self.collection);
         Ok(Instruments {
             registry,
             _provider: provider,
             labels: LabelWriter::default(),
+            infos: self.infos(),
+            merged: MergedStreams::new(&self.collection),
             deflater: Deflater::new(),
         })
+    }
+
+    fn infos(&self) -> Vec<String> {
+        let streams = self.collection.streams().containers.iter();
+        let infos = streams.filter(|c| matches!(c.entry.value, ContainerValue::Info));
+        // They have no unit and do not count, so no suffix either.
+        infos.map(|info| info.stream.prometheus_name(false)).collect()
     }
 
     fn exporter(&self, registry: Registry) -> Result<ExporterBuilder, ReaderError> {
@@ -319,8 +362,7 @@ impl Instruments {
         };
         let of_all = write(&mut |out, container| self.labels.container(out, container));
         let info = write(&mut |out, container| self.labels.info(out, container));
-        let name = catalog::INFO.prometheus_name(false);
-        families.add(&self.registry.gather(), &Labels { of_all: &of_all, of_one: (&name, &info) });
+        families.add(&self.registry.gather(), &Labels { of_all: &of_all, of_some: (&self.infos, &info) });
     }
 
     fn collect_events(&mut self, events: &[EventCount], families: &mut Families) {
@@ -332,7 +374,7 @@ impl Instruments {
                 text
             })
             .collect();
-        families.add(&self.registry.gather(), &Labels { of_all: &of_all, of_one: ("", &[]) });
+        families.add(&self.registry.gather(), &Labels { of_all: &of_all, of_some: (&[], &[]) });
     }
 
     fn compress(

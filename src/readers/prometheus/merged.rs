@@ -1,0 +1,107 @@
+//! The streams that views or limits make of everything together. They are rendered whole whenever something has
+//! changed that they are made of.
+
+use std::sync::Arc;
+
+use opentelemetry::KeyValue;
+use prometheus::Registry;
+
+use super::ROOM;
+use super::encode::{Families, Labels};
+use crate::inventory::{Container, EventCount};
+use crate::metrics::catalog::{ContainerValue, STATE_LABEL};
+use crate::metrics::labels::{LabelWriter, push_text};
+use crate::metrics::merge::OVERFLOW;
+use crate::metrics::views::Streams;
+use crate::metrics::{Collection, Merged, SERIES_LABEL};
+
+/// The merged streams, each by the text of its labels.
+pub(super) struct MergedStreams {
+    merged: Merged<String>,
+    /// What writes each stream's labels, containers' first.
+    writers: Vec<LabelWriter>,
+}
+
+impl MergedStreams {
+    pub(super) fn new(collection: &Collection) -> Self {
+        let mut overflow = String::new();
+        push_text(&mut overflow, &OVERFLOW.replace('.', "_"), "true");
+        let Streams { merged_containers, merged_events, .. } = collection.streams();
+        let streams = merged_containers.iter().map(|c| &c.stream).chain(merged_events);
+        Self {
+            merged: collection.merged(&overflow),
+            writers: streams.map(|stream| LabelWriter::new(stream.keys.clone())).collect(),
+        }
+    }
+
+    pub(super) fn collect_containers(
+        &mut self,
+        collection: &Collection,
+        registry: &Registry,
+        containers: &[Arc<Container>],
+        families: &mut Families,
+    ) {
+        let streams = collection.streams().merged_containers.iter();
+        for (i, ((stream, merged), writer)) in
+            streams.zip(&mut self.merged.containers).zip(&mut self.writers).enumerate()
+        {
+            let mut items = Vec::new();
+            for container in containers {
+                let mut text = String::new();
+                writer.container(&mut text, container);
+                if let ContainerValue::Info = stream.entry.value {
+                    writer.info(&mut text, container);
+                }
+                collection.each_value(stream.entry, container, |value, state| {
+                    let mut text = text.clone();
+                    if let Some(state) = state.filter(|_| writer.keeps(STATE_LABEL)) {
+                        push_text(&mut text, STATE_LABEL, state);
+                    }
+                    items.push((text, value));
+                });
+            }
+            write(collection, registry, i, merged.merge(&items), families);
+        }
+    }
+
+    pub(super) fn collect_events(
+        &mut self,
+        collection: &Collection,
+        registry: &Registry,
+        events: &[EventCount],
+        families: &mut Families,
+    ) {
+        let containers = collection.streams().merged_containers.len();
+        let writers = self.writers.iter_mut().skip(containers);
+        for (i, (merged, writer)) in self.merged.events.iter_mut().zip(writers).enumerate() {
+            let item = |event: &EventCount| {
+                let mut text = String::new();
+                writer.event(&mut text, &event.labels);
+                (Arc::clone(&event.labels), text, event.count)
+            };
+            let items: Vec<_> = events.iter().map(item).collect();
+            write(collection, registry, containers + i, merged.merge(&items), families);
+        }
+    }
+}
+
+/// Collects the points of one stream, each with a number in the place of its labels.
+fn write(
+    collection: &Collection,
+    registry: &Registry,
+    stream: usize,
+    points: Vec<(String, i64)>,
+    families: &mut Families,
+) {
+    for points in points.chunks(ROOM) {
+        let numbered = points.iter().enumerate().map(|(number, (_, value))| {
+            let number = i64::try_from(number).unwrap_or(i64::MAX);
+            (vec![KeyValue::new(SERIES_LABEL, number)], *value)
+        });
+        let mut prepared = vec![Vec::new(); stream];
+        prepared.push(numbered.collect());
+        collection.prepare_merged(prepared);
+        let of_all: Vec<String> = points.iter().map(|(text, _)| text.clone()).collect();
+        families.add(&registry.gather(), &Labels { of_all: &of_all, of_some: (&[], &[]) });
+    }
+}
