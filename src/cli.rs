@@ -41,6 +41,8 @@ pub enum Command {
     },
     /// Print what a shell completes the command line by.
     Completions(Shell),
+    /// Print the JSON Schema of the configuration file.
+    Schema,
     /// Ask a running exporter whether it is well.
     Healthcheck {
         /// What to ask: `/-/healthy` at the address that the same configuration listens on.
@@ -119,8 +121,11 @@ where
         let shown = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
         Exit { text: error.render().to_string().trim_end().to_owned(), code: if shown { 0 } else { 2 } }
     })?;
-    if let Some(Subcommand::Completions { shell }) = arguments.command {
-        return Ok(Command::Completions(shell));
+    match arguments.command {
+        // No matter of the configuration.
+        Some(Subcommand::Completions { shell }) => return Ok(Command::Completions(shell)),
+        Some(Subcommand::Schema) => return Ok(Command::Schema),
+        _ => {}
     }
     let (loaded, flags) = (load(&arguments, env), arguments.flags());
     // Both, so that whoever has a wrong file and a wrong flag is told at once.
@@ -148,6 +153,7 @@ where
         }
         Some(Subcommand::Healthcheck) => health_url(&settings.config).map(|url| Command::Healthcheck { url }),
         Some(Subcommand::Completions { shell }) => Ok(Command::Completions(shell)),
+        Some(Subcommand::Schema) => Ok(Command::Schema),
     }
 }
 
@@ -248,6 +254,8 @@ enum Subcommand {
         /// The shell
         shell: Shell,
     },
+    /// Print the JSON Schema of the configuration file, for editors
+    Schema,
 }
 
 /// The flags' values.

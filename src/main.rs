@@ -25,9 +25,6 @@ fn main() -> ExitCode {
         Ok(command) => command,
         Err(exit) => return exit.print(),
     };
-    if let Command::Completions(shell) = command {
-        return print(&cli::completions(shell));
-    }
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start the runtime: {error}")),
@@ -39,6 +36,7 @@ fn main() -> ExitCode {
             runtime.block_on(once(&settings, timeout, output.as_deref()))
         }
         Command::Completions(shell) => print(&cli::completions(shell)),
+        Command::Schema => print(config::schema().as_bytes()),
         Command::Healthcheck { url } => match runtime.block_on(healthcheck::check(&url)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => fail(&why),

@@ -201,6 +201,12 @@ fn completions_are_there_for_every_shell() {
 }
 
 #[test]
+fn schema_prints_the_one_that_is_kept() {
+    let printed = printed(&["schema"], &[("OTEL_CONFIG_FILE", "/nonexistent")]);
+    assert_eq!(printed, include_str!("../config/schema.json"));
+}
+
+#[test]
 fn what_is_no_command_is_told_with_what_would_be() {
     for (arguments, expected) in [
         (&["chekc"][..], "unrecognized subcommand 'chekc'"),
@@ -212,7 +218,7 @@ fn what_is_no_command_is_told_with_what_would_be() {
         assert!(refusal.contains(expected), "{arguments:?}: {refusal}");
     }
     let help = printed(&["--help"], &[]);
-    for command in ["check", "once", "healthcheck", "completions"] {
+    for command in ["check", "once", "healthcheck", "completions", "schema"] {
         assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
         printed(&[command, "--help"], &[]);
     }

@@ -2,9 +2,10 @@
 //!
 //! A decoding function asks a [`Section`] for its fields by name. The names that it asked for are the ones that
 //! are known there; whatever else the file has is an error. So there is no second list of keys to keep.
+//! For the schema (`schema.rs`) a walk without a file notes what is asked of each.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -22,15 +23,63 @@ pub(super) struct Decoder {
     problems: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<String>>,
     known: RefCell<BTreeSet<String>>,
+    probe: Option<Probe>,
+}
+
+/// A walk without a file.
+struct Probe {
+    /// Whether every key pretends to be there.
+    given: bool,
+    /// By the paths without the numbers of list items.
+    shapes: RefCell<BTreeMap<String, Shape>>,
+}
+
+/// What is asked of a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// It may be anything.
+    #[default]
+    Any,
+    String,
+    /// One of these.
+    Choice(Vec<&'static str>),
+    Boolean,
+    /// From the one to the other.
+    Integer(i64, i64),
+    List,
+    Section,
+    /// A mapping of one key, whichever.
+    One,
+}
+
+impl Shape {
+    /// The one that says more.
+    pub(super) fn or(self, other: Self) -> Self {
+        match (&self, &other) {
+            (Self::Any, _) | (Self::String, Self::Choice(_)) => other,
+            _ => self,
+        }
+    }
 }
 
 impl Decoder {
+    /// For a walk without a file, in which each key pretends to be there or not.
+    pub(super) fn probing(given: bool) -> Self {
+        Self { probe: Some(Probe { given, shapes: RefCell::default() }), ..Self::new("") }
+    }
+
+    /// What was asked of each key in such a walk.
+    pub(super) fn shapes(self) -> BTreeMap<String, Shape> {
+        self.probe.map(|probe| probe.shapes.into_inner()).unwrap_or_default()
+    }
+
     pub(super) fn new(name: &str) -> Self {
         Self {
             name: name.into(),
             problems: RefCell::default(),
             warnings: RefCell::default(),
             known: RefCell::default(),
+            probe: None,
         }
     }
 
@@ -81,12 +130,25 @@ pub(super) struct Field<'d> {
 impl<'d> Field<'d> {
     /// Whether the key is there, with a value or without.
     pub(super) fn is_present(&self) -> bool {
-        self.node.is_some()
+        self.node.is_some() || self.pretends()
     }
 
     /// Whether the key is there with a value.
     pub(super) fn is_given(&self) -> bool {
-        self.node.is_some_and(|node| !is_null(node))
+        self.node.is_some_and(|node| !is_null(node)) || self.pretends()
+    }
+
+    fn pretends(&self) -> bool {
+        self.decoder.probe.as_ref().is_some_and(|probe| probe.given)
+    }
+
+    /// Notes what is asked of it, in a walk without a file.
+    fn note(&self, shape: impl FnOnce() -> Shape) {
+        if let Some(probe) = &self.decoder.probe {
+            let mut shapes = probe.shapes.borrow_mut();
+            let known = shapes.entry(without_numbers(&self.path)).or_default();
+            *known = std::mem::take(known).or(shape());
+        }
     }
 
     /// Keeps the value out of messages.
@@ -114,6 +176,7 @@ impl<'d> Field<'d> {
 
     /// The string, or none where there is no value or another one.
     pub(super) fn string(&self) -> Option<&'d str> {
+        self.note(|| Shape::String);
         let node = self.value()?;
         match &node.value {
             Value::Scalar(Scalar { text, kind: Kind::String }) => Some(text),
@@ -144,6 +207,7 @@ impl<'d> Field<'d> {
 
     /// The boolean.
     pub(super) fn boolean(&self) -> Option<bool> {
+        self.note(|| Shape::Boolean);
         let node = self.value()?;
         if let Value::Scalar(Scalar { kind: Kind::Bool(value), .. }) = node.value {
             return Some(value);
@@ -158,6 +222,7 @@ impl<'d> Field<'d> {
     }
 
     fn number(&self, range: RangeInclusive<i64>, hint: &str) -> Option<i64> {
+        self.note(|| Shape::Integer(*range.start(), *range.end()));
         let node = self.value()?;
         let Value::Scalar(Scalar { kind: Kind::Int(value), text }) = &node.value else {
             self.wrong("integer", node, Some(hint));
@@ -198,6 +263,7 @@ impl<'d> Field<'d> {
 
     /// The one of `choices` whose name is given.
     pub(super) fn choice<T: Copy>(&self, what: &str, choices: &[(&'static str, T)]) -> Option<T> {
+        self.note(|| Shape::Choice(choices.iter().map(|(name, _)| *name).collect()));
         self.parse(|text| super::values::choice(text, what, choices))
     }
 
@@ -211,6 +277,10 @@ impl<'d> Field<'d> {
 
     /// The list's items. `[]` is a list without any.
     pub(super) fn items(&self) -> Option<Vec<Field<'d>>> {
+        self.note(|| Shape::List);
+        if self.decoder.probe.is_some() {
+            return Some(vec![Field { path: format!("{}[0]", self.path), ..self.clone() }]);
+        }
         let node = self.value()?;
         let Value::List(items) = &node.value else {
             self.wrong("list", node, Some("items in [], or each on a line of its own with - before it"));
@@ -264,14 +334,18 @@ impl<'d> Field<'d> {
     /// What `decode` makes of the mapping. A key without a value is a mapping without keys; where the key is not
     /// there, or has no mapping, nothing is decoded.
     pub(super) fn section<T>(&self, decode: impl FnOnce(&Section<'d>) -> T) -> Option<T> {
-        let node = self.node?;
-        let entries: &'d [Entry] = match &node.value {
-            Value::Map(entries) => entries,
-            _ if is_null(node) => &[],
-            _ => {
-                self.wrong("mapping", node, Some("keys with values are expected here"));
-                return None;
-            }
+        self.note(|| Shape::Section);
+        let entries: &'d [Entry] = match self.node {
+            None if self.decoder.probe.is_some() => &[],
+            None => return None,
+            Some(node) => match &node.value {
+                Value::Map(entries) => entries,
+                _ if is_null(node) => &[],
+                _ => {
+                    self.wrong("mapping", node, Some("keys with values are expected here"));
+                    return None;
+                }
+            },
         };
         let section =
             Section { field: self.clone(), entries, asked: RefCell::default(), offered: RefCell::default() };
@@ -283,6 +357,7 @@ impl<'d> Field<'d> {
     /// The name and the field of the one key that the mapping has, where the standard leaves open which names
     /// there are. `what` says of what it should be one.
     pub(super) fn one_of(&self, what: &str, example: &str) -> Option<(&'d str, Field<'d>)> {
+        self.note(|| Shape::One);
         let node = self.value();
         let Some(Value::Map(entries)) = node.map(|node| &node.value) else {
             match node {
@@ -383,7 +458,7 @@ impl<'d> Section<'d> {
 
     /// Refuses a key that is the standard's, and says more of it than that it is unknown.
     pub(super) fn refuse(&self, name: &'static str, message: &str, hint: &str) {
-        let field = self.entry(name);
+        let field = self.lookup(name);
         if field.is_present() {
             field.problem(Invalid::new(message).hint(hint));
         }
@@ -403,6 +478,12 @@ impl<'d> Section<'d> {
     }
 
     fn entry(&self, name: &'static str) -> Field<'d> {
+        let field = self.lookup(name);
+        field.note(|| Shape::Any);
+        field
+    }
+
+    fn lookup(&self, name: &'static str) -> Field<'d> {
         self.asked.borrow_mut().push(name);
         let entry = self.entries.iter().find(|entry| entry.key == name);
         Field {

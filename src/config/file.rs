@@ -277,11 +277,12 @@ fn empty_item<T>(field: &Field<'_>) -> Option<T> {
 
 /// The string of a key that has to be there.
 fn required(section: &Section<'_>, field: &Field<'_>, what: &str) -> Option<String> {
+    let name = field.string();
     if !field.is_given() {
         section.whole().problem(Invalid::new(format!("{what} without a name")).hint("add name:"));
         return None;
     }
-    let name = field.string()?;
+    let name = name?;
     if name.is_empty() {
         field.problem(
             Invalid::value(&format!("not a name of {what}"), name).hint("a name has a character at least"),

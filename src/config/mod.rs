@@ -14,6 +14,7 @@ mod environment;
 mod error;
 mod file;
 mod model;
+mod schema;
 mod substitution;
 pub(crate) mod values;
 mod views;
@@ -57,6 +58,11 @@ pub fn to_yaml(config: &Config) -> String {
     effective::write(config)
 }
 
+/// The JSON Schema of the file.
+pub fn schema() -> String {
+    schema::write()
+}
+
 /// The configuration without a file: the standard's `OTEL_*` variables and those of the Docker client.
 pub fn from_environment(env: &Environment<'_>) -> Result<Loaded, Error> {
     environment::decode(env)
@@ -67,7 +73,7 @@ mod tests {
     use super::*;
 
     /// The keys that a walk through the reference asks for: all that there are, as it has every section.
-    fn known() -> Vec<String> {
+    pub(super) fn known() -> Vec<String> {
         let text = include_str!("../../config/reference.yaml");
         let root = yaml::parse("reference.yaml", text, &|_| None).unwrap();
         let decoder = decode::Decoder::new("reference.yaml");
