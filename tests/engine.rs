@@ -9,8 +9,10 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write;
-use std::process::{Command, ExitCode, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use serde_json::{Value, json};
 use support::agreement::{agrees, counts_agree, expected_counts};
 use support::certificates::Authority;
 use support::docker::{Docker, FILL, IMAGE, LIMIT, Recorder, program};
-use support::exporter::Setup;
+use support::exporter::{Setup, free_address};
 use support::exposition::{Labels, labels};
 use support::inspect::{Encoding, common_labels, compare};
 use support::{eventually, run_sharing};
@@ -33,7 +35,7 @@ const NEVER: u64 = 3_600_000;
 
 type Case = fn(&Docker);
 
-const CASES: [(&str, Case); 9] = [
+const CASES: [(&str, Case); 10] = [
     ("every_state_is_what_inspect_says", every_state_is_what_inspect_says),
     ("every_change_is_what_inspect_says", every_change_is_what_inspect_says),
     ("what_no_event_tells_is_found_by_the_next_list", what_no_event_tells_is_found_by_the_next_list),
@@ -42,6 +44,7 @@ const CASES: [(&str, Case); 9] = [
     ("a_pods_container_that_is_killed_for_memory_counts", a_pods_container_that_is_killed_for_memory_counts),
     ("names_and_labels_choose_what_is_shown", names_and_labels_choose_what_is_shown),
     ("tls_is_spoken_as_the_docker_command_speaks_it", tls_is_spoken_as_the_docker_command_speaks_it),
+    ("the_socket_proxy_lets_the_five_requests_through", the_socket_proxy_lets_the_five_requests_through),
     ("promtool_complains_of_nothing_but_the_fixed_names", promtool_complains_of_nothing_but_the_fixed_names),
 ];
 
@@ -489,4 +492,124 @@ fn tls_is_spoken_as_the_docker_command_speaks_it(docker: &Docker) {
         assert_eq!(exporter.scrape().plain("docker_up"), 0.0);
         exporter.stop();
     }
+}
+
+/// An HAProxy with the configuration of the example. It is ended when this is dropped.
+struct Proxy {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Proxy {
+    fn start(docker: &Docker) -> Self {
+        let address = free_address();
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/socket-proxy/haproxy.cfg");
+        let example = std::fs::read_to_string(example).unwrap();
+        let socket = docker.socket().display().to_string();
+        let config = example
+            .replace("bind :2375", &format!("bind {address}"))
+            .replace("/var/run/docker.sock", &socket);
+        assert!(config.contains(&address.to_string()) && config.contains(&socket), "{config}");
+        let file = docker.directory().join("haproxy.cfg");
+        std::fs::write(&file, config).unwrap();
+        let child = Command::new(program("haproxy", "haproxy"))
+            .arg("-db")
+            .arg("-f")
+            .arg(file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let proxy = Self { child, address };
+        eventually(SOON, || {
+            proxy
+                .status("GET /_ping")
+                .and_then(|status| if status == 200 { Ok(()) } else { Err(status.to_string()) })
+        });
+        proxy
+    }
+
+    /// The status of the answer to a request; more than a method and a path are its headers.
+    fn status(&self, request: &str) -> Result<u16, String> {
+        let exchange = || -> std::io::Result<String> {
+            let mut stream = TcpStream::connect(self.address)?;
+            stream.set_read_timeout(Some(SOON))?;
+            let (line, headers) = request.split_once('\n').unwrap_or((request, ""));
+            write!(
+                stream,
+                "{line} HTTP/1.1\r\nHost: docker\r\nContent-Length: 0\r\n{headers}Connection: close\r\n\r\n"
+            )?;
+            let mut status = String::new();
+            BufReader::new(stream).read_line(&mut status)?;
+            Ok(status)
+        };
+        let line = exchange().map_err(|error| format!("{request}: {error}"))?;
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok());
+        status.ok_or_else(|| format!("{request}: {line}"))
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The exporter needs no more than them, and nobody gets more than them.
+fn the_socket_proxy_lets_the_five_requests_through(docker: &Docker) {
+    let id = docker.container("web", &[], &["sleep", "100000"]);
+    let proxy = Proxy::start(docker);
+    let exporter = Setup::new(&format!("tcp://{}", proxy.address)).start();
+    eventually(SOON, || agrees(docker, &exporter, Encoding::Code));
+    docker.container("job", &[], &["sh", "-c", "exit 3"]);
+    docker.wait_for("job", "/State/Status", "exited");
+    docker.run(&["pause", "web"]);
+    eventually(SOON, || agrees(docker, &exporter, Encoding::Code));
+
+    let before = docker.run(&["ps", "--all", "--format", "{{.ID}} {{.Names}} {{.State}}"]);
+    for path in [
+        "/_ping".to_owned(),
+        "/version".to_owned(),
+        "/v1.41/version".to_owned(),
+        "/events?since=1&until=2".to_owned(),
+        "/containers/json?all=1".to_owned(),
+        format!("/containers/{id}/json"),
+        format!("/v1.41/containers/{id}/json"),
+    ] {
+        assert_eq!(proxy.status(&format!("GET {path}")), Ok(200));
+    }
+    for request in [
+        // Whatever changes something.
+        "POST /containers/create".to_owned(),
+        format!("POST /containers/{id}/unpause"),
+        format!("POST /v1.41/containers/{id}/unpause"),
+        format!("POST /containers/{id}/json"),
+        format!("PUT /containers/{id}/archive?path=/"),
+        format!("DELETE /containers/{id}?force=1"),
+        "POST /containers/json".to_owned(),
+        "POST /events".to_owned(),
+        // Whatever else tells something: logs, files, secrets, the rest of the engine.
+        "GET /info".to_owned(),
+        "GET /images/json".to_owned(),
+        "GET /secrets".to_owned(),
+        format!("GET /containers/{id}/logs?stdout=1"),
+        format!("GET /containers/{id}/archive?path=/etc"),
+        format!("GET /containers/{id}/attach/ws"),
+        format!("GET /containers/{id}/top"),
+        "GET /containers/web/json".to_owned(),
+        // By other spellings.
+        format!("GET /containers/{id}/json/../logs?stdout=1"),
+        format!("GET /containers/{id}/%6ason"),
+        format!("GET //containers/{id}/logs"),
+        format!("GET /containers/{id}/logs?x=/containers/json"),
+        "GET /v1.41/../info".to_owned(),
+        "HEAD /_ping".to_owned(),
+        "OPTIONS /version".to_owned(),
+        "GET /version\nUpgrade: tcp\r\n".to_owned(),
+    ] {
+        assert_eq!(proxy.status(&request), Ok(403), "{request}");
+    }
+    assert_eq!(docker.run(&["ps", "--all", "--format", "{{.ID}} {{.Names}} {{.State}}"]), before);
+    exporter.stop();
 }

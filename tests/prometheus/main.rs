@@ -1,5 +1,5 @@
 //! A real Prometheus scrapes the exporter of a real engine: the rule that everybody writes fires on the very first
-//! kill for memory, and what the examples ask has answers.
+//! kill for memory, what the examples ask has answers, and what they deploy is found.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests")]
 
@@ -8,6 +8,7 @@ mod examples;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;
+mod swarm;
 
 use serde_json::{Value, json};
 use server::{DEADLINE, Prometheus, values};

@@ -43,12 +43,16 @@ impl Prometheus {
 
     /// Starts it with these jobs, and does not wait.
     pub(crate) fn with_jobs(jobs: &[Value], rules: &[&Path]) -> Self {
-        let directory = tempfile::Builder::new().prefix("prometheus-test-").tempdir().unwrap();
-        let config = json!({
+        Self::with_config(&json!({
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": rules,
             "scrape_configs": jobs,
-        });
+        }))
+    }
+
+    /// Starts it with this configuration, and does not wait.
+    pub(crate) fn with_config(config: &Value) -> Self {
+        let directory = tempfile::Builder::new().prefix("prometheus-test-").tempdir().unwrap();
         let path = directory.path().join("prometheus.yml");
         // JSON is YAML too.
         std::fs::write(&path, config.to_string()).unwrap();

@@ -48,9 +48,18 @@ pub(crate) struct Docker {
 impl Docker {
     /// Starts an engine and imports the image. What is missing on the machine fails the test by its name.
     pub(crate) fn start() -> Self {
+        Self::start_in(Namespace::new("dse-engine-"))
+    }
+
+    /// The same in a network of its own: a Swarm makes bridges and takes fixed ports. The calling thread is in
+    /// that network from now on.
+    pub(crate) fn start_in_its_own_network() -> Self {
+        Self::start_in(Namespace::with_network("dse-engine-"))
+    }
+
+    fn start_in(namespace: Namespace) -> Self {
         program("dockerd", "docker.io");
         program("docker", "docker.io");
-        let namespace = Namespace::new("dse-engine-");
         let mut docker = Self { namespace, daemon: None, tls: free_address() };
         docker.make_certificates();
         docker.start_daemon();

@@ -6,10 +6,13 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// The shell, and a directory for what runs beside it. Dropping it ends all that runs in it and deletes the
 /// directory.
@@ -24,10 +27,27 @@ pub(crate) struct Namespace {
 impl Namespace {
     /// Starts the shell. The directory's name begins with `prefix`.
     pub(crate) fn new(prefix: &str) -> Self {
+        Self::start(prefix, &[])
+    }
+
+    /// Starts the shell in a network of its own as well, which has a loopback and nothing else, and takes the
+    /// calling thread, with all that it starts from now on, into that network.
+    pub(crate) fn with_network(prefix: &str) -> Self {
+        let mut namespace = Self::start(prefix, &["--net"]);
+        let up = format!("{} ip link set lo up; echo $?", program("busybox", "busybox-static").display());
+        assert_eq!(namespace.command(&up, Duration::from_secs(10)).as_deref(), Ok("0"), "no loopback");
+        // `unshare` is in the namespaces that it makes, but for the one of processes.
+        let network = fs::File::open(format!("/proc/{}/ns/net", namespace.shell.id())).unwrap();
+        move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        namespace
+    }
+
+    fn start(prefix: &str, options: &[&str]) -> Self {
         let unshare = program("unshare", "util-linux");
         // Not under TMPDIR, which may be too long a path for a socket.
         let directory = tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").unwrap().keep();
         let mut shell = Command::new(unshare)
+            .args(options)
             .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh"])
             .env("PATH", search_path())
             .stdin(Stdio::piped())
