@@ -1,46 +1,17 @@
 //! The stack of the example on a Swarm of one node, and the three ways in which Prometheus finds exporters by itself.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::server::{DEADLINE, Prometheus, values};
 use crate::support::docker::Docker;
-use crate::support::eventually;
+use crate::support::{eventually, image};
 
 fn example(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)).unwrap()
-}
-
-/// Runs a command; what it printed.
-#[track_caller]
-fn run(command: &mut Command) -> String {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    let [out, error] =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).trim().to_owned());
-    assert!(output.status.success(), "{command:?}: {error}\n{out}");
-    out
-}
-
-/// An image of the program under test and the libraries that it is linked with, and nothing else.
-fn import_exporter(docker: &Docker, image: &str) {
-    let root = docker.directory().join("exporter");
-    let program = env!("CARGO_BIN_EXE_docker-state-exporter");
-    fs::create_dir(&root).unwrap();
-    // Without what only a debugger needs, which is most of it.
-    run(Command::new("strip").arg("-o").arg(root.join("docker-state-exporter")).arg(program));
-    let linked = run(Command::new("ldd").arg(program));
-    for library in linked.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
-        let inside: PathBuf = root.join(library.strip_prefix("/").unwrap());
-        fs::create_dir_all(inside.parent().unwrap()).unwrap();
-        fs::copy(library, inside).unwrap();
-    }
-    let tar = docker.directory().join("exporter.tar");
-    run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&root).arg("."));
-    let entry = r#"ENTRYPOINT ["/docker-state-exporter"]"#;
-    docker.run(&["import", "--change", entry, tar.to_str().unwrap(), image]);
 }
 
 /// An example of a scrape configuration, asking this engine, and more often.
@@ -79,7 +50,7 @@ fn finds(config: &Value, instance: &str) {
 #[test]
 fn the_stack_runs_on_each_node_and_prometheus_finds_it() {
     let docker = Docker::start_in_its_own_network();
-    import_exporter(&docker, "docker-state-exporter");
+    image::build(&docker, "docker-state-exporter", "unknown");
     docker.run(&["swarm", "init", "--advertise-addr", "127.0.0.1"]);
     let stack = docker.directory().join("stack.yaml");
     let mount = |socket: &str| format!("- {socket}:/var/run/docker.sock\n");
@@ -87,11 +58,11 @@ fn the_stack_runs_on_each_node_and_prometheus_finds_it() {
     assert!(text.contains(&mount("/var/run/docker.sock")), "{text}");
     let socket = docker.socket().display().to_string();
     fs::write(&stack, text.replace(&mount("/var/run/docker.sock"), &mount(&socket))).unwrap();
-    let group = run(Command::new("stat").args(["-c", "%g", &socket]));
+    let group = image::run(Command::new("stat").args(["-c", "%g", &socket]));
     let stack = stack.to_str().unwrap();
     // There is no registry to ask for the image.
     let deploy = ["stack", "deploy", "--resolve-image", "never", "--compose-file", stack, "monitoring"];
-    run(docker.client(&deploy).env("DOCKER_GID", group));
+    image::run(docker.client(&deploy).env("DOCKER_GID", group));
 
     let service = "monitoring_docker-state-exporter";
     // Swarm counts a task as running once its health check has said so.

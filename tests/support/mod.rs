@@ -8,6 +8,7 @@
 //! | `certificates.rs` | an authority of the test's own, and what it signs |
 //! | `namespace.rs` | a shell whose processes and mounts end with the test, and the image's files |
 //! | `docker.rs` | a private Docker Engine, and a recorder of its events |
+//! | `image.rs` | the image of the Dockerfile's last stage |
 //! | `podman.rs` | a private Podman with its service, and a recorder of its events |
 //! | `inspect.rs` | what `/metrics` has to say of a container, worked out from `docker inspect` |
 //! | `agreement.rs` | whether an exporter agrees with an engine: its containers, and its events |
@@ -22,6 +23,7 @@ pub(crate) mod certificates;
 pub(crate) mod docker;
 pub(crate) mod exporter;
 pub(crate) mod exposition;
+pub(crate) mod image;
 pub(crate) mod inspect;
 pub(crate) mod namespace;
 pub(crate) mod podman;

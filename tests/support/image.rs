@@ -1,0 +1,61 @@
+//! The image of the Dockerfile's last stage, with the program under test in it.
+//!
+//! The stage before, which builds a static program, needs its builder's image and a whole release build: it is not
+//! run here. Since the program under test is not static, the libraries that it is linked with stand in the place of
+//! nothing.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::docker::Docker;
+use super::namespace::program;
+
+/// Runs a command; what it printed.
+#[track_caller]
+pub(crate) fn run(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    let [out, error] =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).trim().to_owned());
+    assert!(output.status.success(), "{command:?}: {error}\n{out}");
+    out
+}
+
+/// Makes it.
+#[track_caller]
+pub(crate) fn build(docker: &Docker, image: &str, revision: &str) {
+    let at = docker.directory().join("dockerfile");
+    let [libraries, built] = ["libraries", "built"].map(|name| at.join(name));
+    let exporter = env!("CARGO_BIN_EXE_docker-state-exporter");
+    fs::create_dir_all(&libraries).unwrap();
+    let linked = run(Command::new("ldd").arg(exporter));
+    for library in linked.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
+        let inside = libraries.join(library.strip_prefix("/").unwrap());
+        fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        fs::copy(library, inside).unwrap();
+    }
+    // What the stage before leaves.
+    fs::create_dir_all(built.join("etc/ssl/certs")).unwrap();
+    fs::write(built.join("etc/ssl/certs/ca-certificates.crt"), "").unwrap();
+    // Without what only a debugger needs, which is most of it.
+    let strip = program("strip", "binutils");
+    run(Command::new(strip).arg("-o").arg(built.join("docker-state-exporter")).arg(exporter));
+    for (root, name) in [(&libraries, "test-libraries"), (&built, "test-built")] {
+        let tar = at.join("image.tar");
+        run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(root).arg("."));
+        docker.run(&["import", tar.to_str().unwrap(), name]);
+    }
+
+    let whole = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile")).unwrap();
+    let (_, last) = whole.split_once("\nFROM scratch\n").expect("the last stage is from scratch");
+    assert!(!last.contains("\nFROM "), "there is another stage: {last}");
+    let context = at.join("context");
+    fs::create_dir(&context).unwrap();
+    let dockerfile = format!("FROM test-built AS build\nFROM test-libraries\n{last}");
+    fs::write(context.join("Dockerfile"), dockerfile).unwrap();
+    let revision = format!("REVISION={revision}");
+    let arguments = ["build", "--tag", image, "--build-arg", &revision, context.to_str().unwrap()];
+    // The engine's own builder; the other is a plugin that need not be there.
+    run(docker.client(&arguments).env("DOCKER_BUILDKIT", "0"));
+    fs::remove_dir_all(at).unwrap();
+}
