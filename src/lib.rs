@@ -9,6 +9,7 @@ pub mod logging;
 pub mod metrics;
 pub mod once;
 pub mod readers;
+pub mod reload;
 mod run;
 pub mod stats;
 pub mod tls;

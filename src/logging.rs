@@ -2,10 +2,10 @@
 
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
 
 use crate::cli::LogFormat;
 use crate::config::LogLevel;
@@ -13,8 +13,21 @@ use crate::config::LogLevel;
 /// Lines that wait to be written. Beyond that they are dropped: nobody reading the log must not stop the watch.
 const WAITING_LINES: usize = 4096;
 
+/// Changes how much is logged.
+#[derive(Clone)]
+pub struct Level(reload::Handle<Targets, Registry>);
+
+impl Level {
+    /// From now on this is the least severe level that is logged.
+    pub fn set(&self, level: LogLevel) {
+        // It fails only where nothing logs any more.
+        let _ = self.0.reload(filter(level));
+    }
+}
+
 /// Begins logging, for as long as the guard is kept. A panic becomes a log line too.
-pub fn begin(level: LogLevel, format: LogFormat) -> WorkerGuard {
+pub fn begin(level: LogLevel, format: LogFormat) -> (WorkerGuard, Level) {
+    let (filter, handle) = reload::Layer::new(filter(level));
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(WAITING_LINES)
@@ -25,20 +38,20 @@ pub fn begin(level: LogLevel, format: LogFormat) -> WorkerGuard {
             .with_target(false)
             .layer()
             .with_writer(writer)
-            .with_filter(filter(level))
+            .with_filter(filter)
             .boxed(),
         LogFormat::Json => tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
             .with_target(false)
             .with_writer(writer)
-            .with_filter(filter(level))
+            .with_filter(filter)
             .boxed(),
     };
     // Only a second subscriber is refused, and then the first one logs.
     let _ = tracing_subscriber::registry().with(layer).try_init();
     std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a defect of this program")));
-    guard
+    (guard, Level(handle))
 }
 
 /// The libraries tell of each attempt and failure what the exporter tells once; they are heard where somebody

@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use docker_state_exporter::cli::{self, Command, Settings};
+use docker_state_exporter::config::{Config, LogLevel};
+use docker_state_exporter::logging::Level;
+use docker_state_exporter::reload::{self, Changes};
 use docker_state_exporter::{Exporter, config, healthcheck, logging, once};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
@@ -62,7 +65,7 @@ async fn check(name: &str, settings: &Settings) -> ExitCode {
 }
 
 async fn once(settings: &Settings, timeout: Duration, output: Option<&Path>) -> ExitCode {
-    let _guard = logging::begin(settings.config.log_level, settings.log_format);
+    let (_guard, _) = logging::begin(settings.config.log_level, settings.log_format);
     let seen = match once::once(&settings.config, timeout).await {
         Ok(seen) => seen,
         Err(error) => return fail(&error.to_string()),
@@ -102,7 +105,7 @@ fn runtime() -> std::io::Result<Runtime> {
 }
 
 async fn run(settings: Settings) -> ExitCode {
-    let guard = logging::begin(settings.config.log_level, settings.log_format);
+    let (guard, level) = logging::begin(settings.config.log_level, settings.log_format);
     for warning in &settings.warnings {
         warn!("{warning}");
     }
@@ -114,7 +117,7 @@ async fn run(settings: Settings) -> ExitCode {
         }
     };
     let shutdown = CancellationToken::new();
-    if let Err(error) = on_signals(shutdown.clone()) {
+    if let Err(error) = on_signals(shutdown.clone()).and_then(|()| on_hangup(settings.config, level)) {
         drop(guard);
         return fail(&format!("cannot listen for signals: {error}"));
     }
@@ -139,6 +142,46 @@ fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
         let name = received().await;
         error!(signal = name, "ending at once");
         std::process::exit(i32::from(FAILED));
+    });
+    Ok(())
+}
+
+/// Reads the configuration again on SIGHUP, by the same arguments and environment.
+fn on_hangup(mut running: Config, level: Level) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            let settings = match cli::from_process() {
+                Ok(Command::Run(settings)) => settings,
+                Ok(_) => continue,
+                Err(exit) => {
+                    error!(why = exit.text, "the configuration cannot be used; nothing has changed");
+                    continue;
+                }
+            };
+            for warning in &settings.warnings {
+                warn!("{warning}");
+            }
+            let Changes { log_level, restart } = reload::changes(&running, &settings.config);
+            if let Some(log_level) = log_level {
+                // Said while it can be read: before less is logged, after more is.
+                let quieter = matches!(log_level, LogLevel::Warn | LogLevel::Error);
+                let say = || info!(log_level = log_level.name(), "took over the log level");
+                if quieter {
+                    say();
+                }
+                level.set(log_level);
+                running.log_level = log_level;
+                if !quieter {
+                    say();
+                }
+            }
+            if !restart.is_empty() {
+                warn!(restart = restart.join(", "), "what has changed here needs a restart");
+            } else if log_level.is_none() {
+                info!("nothing has changed in the configuration");
+            }
+        }
     });
     Ok(())
 }

@@ -12,8 +12,8 @@ use super::views::INSTRUMENT_TYPES;
 use super::yaml::{Kind, resolve};
 use super::{
     Aggregation, AttributeValue, CardinalityLimits, Compression, Config, Containers, Detection, Detector,
-    Docker, Encoding, Events, ExecCommand, Exporter, Filter, LogLevel, Otlp, Periodic, Pull, Readers,
-    Resource, Selector, Temporality, Tls, TranslationStrategy, View, ViewStream, Web,
+    Docker, Encoding, Events, ExecCommand, Exporter, Filter, Otlp, Periodic, Pull, Readers, Resource,
+    Selector, Temporality, Tls, TranslationStrategy, View, ViewStream, Web,
 };
 
 /// What stands in the place of a secret.
@@ -27,7 +27,7 @@ pub(super) fn write(config: &Config) -> String {
     if pull.is_none() && periodic.is_empty() {
         top.push(("disabled", Out::Plain("true".into())));
     }
-    top.push(("log_level", string(level(*log_level))));
+    top.push(("log_level", string(log_level.name())));
     top.push(("resource", of_resource(resource)));
     if pull.is_some() || !periodic.is_empty() {
         let readers = pull.iter().map(of_pull).chain(periodic.iter().map(of_periodic)).collect();
@@ -150,16 +150,6 @@ fn strings<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> Out {
 /// The name that a table of choices has for a value; the first, where several mean the same.
 fn name<T: PartialEq>(value: T, choices: &[(&'static str, T)]) -> Out {
     choices.iter().find(|(_, choice)| *choice == value).map_or_else(nothing, |(name, _)| string(name))
-}
-
-fn level(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Trace => "trace",
-        LogLevel::Debug => "debug",
-        LogLevel::Info => "info",
-        LogLevel::Warn => "warn",
-        LogLevel::Error => "error",
-    }
 }
 
 fn filter(filter: &Filter) -> Out {

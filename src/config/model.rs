@@ -41,6 +41,19 @@ pub enum LogLevel {
     Error,
 }
 
+impl LogLevel {
+    /// Its name in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// The resource: attributes in the order of the file, `service.name` always among them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resource {
