@@ -139,7 +139,7 @@ fn every_key_has_its_effect() {
                         observable_counter: Some(200),
                         observable_gauge: Some(300),
                     },
-                    default_histogram_aggregation: Aggregation::EXPONENTIAL,
+                    default_histogram_aggregation: Aggregation::Default,
                     exporter: Exporter::OtlpGrpc(Otlp {
                         tls: tls("grpc"),
                         headers: vec![
@@ -160,6 +160,10 @@ fn every_key_has_its_effect() {
                     ..http("https://collector.example/otlp/v1/metrics")
                 })),
                 Periodic::new(Exporter::Console { temporality: Temporality::Delta }),
+                Periodic {
+                    default_histogram_aggregation: Aggregation::EXPONENTIAL,
+                    ..Periodic::new(Exporter::Console { temporality: Temporality::Cumulative })
+                },
             ],
         },
         views: vec![
@@ -384,6 +388,35 @@ fn what_has_no_effect_is_told() {
         warnings.sort();
         expected.sort();
         assert_eq!(warnings, expected, "of\n{text}");
+    }
+}
+
+/// The document says of each of the standard's keys what happens; here it happens. What is refused at the start only
+/// is in tests/commands.rs.
+#[test]
+fn the_standards_keys_do_what_the_document_says() {
+    let document = include_str!("../docs/configuration.md");
+    let (_, section) = document.split_once("### The standard, key by key\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows = section.lines().filter_map(|line| {
+        let (key, rest) = line.strip_prefix("| `")?.split_once("` | ")?;
+        Some((key.to_owned(), rest.split(' ').next()?.to_owned()))
+    });
+    let told: Vec<(String, String)> = rows.collect();
+    let cases: Vec<&str> = include_str!("config/standard.txt").lines().skip(1).collect();
+    let tried = cases.chunks(3).map(|case| (case[0].to_owned(), case[1].to_owned()));
+    assert_eq!(told, tried.collect::<Vec<_>>());
+    for case in cases.chunks(3) {
+        let found = match yaml_with(case[2], &[]) {
+            Ok(loaded) if loaded.warnings.is_empty() => "supported".to_owned(),
+            Ok(loaded) => {
+                assert_eq!(loaded.warnings.len(), 1, "{case:?}: {:?}", loaded.warnings);
+                "warning".to_owned()
+            }
+            Err(_) => "error".to_owned(),
+        };
+        let expected = if case[1] == "refused" { "supported" } else { case[1] };
+        assert_eq!(found, expected, "of {case:?}");
     }
 }
 

@@ -34,6 +34,8 @@ const UNUSED: [&str; 6] = [
 
 const NO_EFFECT_YET: &str = "has no effect yet";
 
+const CUMULATIVE: &str = "an exponential histogram is cumulative, whatever temporality_preference says";
+
 /// The types of events that Docker and Podman send.
 const EVENT_TYPES: [&str; 16] = [
     "*",
@@ -295,6 +297,19 @@ fn required(section: &Section<'_>, field: &Field<'_>, what: &str) -> Option<Stri
 fn meter_provider(section: &Section<'_>) -> (Readers, Vec<View>) {
     let readers = readers(&section.field("readers"));
     let views = views(section);
+    // The text format has no such histograms, and their deltas are not made.
+    if views
+        .iter()
+        .any(|view| matches!(view.stream.aggregation, Aggregation::Base2ExponentialBucketHistogram { .. }))
+    {
+        if readers.pull.is_some() {
+            section.field("views").warning("an exponential histogram is not shown by the Prometheus reader");
+        }
+        if readers.periodic.iter().any(|periodic| periodic.exporter.temporality() != Temporality::Cumulative)
+        {
+            section.field("views").warning(CUMULATIVE);
+        }
+    }
     exemplar_filter(&section.field("exemplar_filter"));
     (readers, views)
 }
@@ -446,6 +461,9 @@ fn periodic_reader(reader: &Section<'_>) -> Option<Periodic> {
             grpc.or(http).or(console)
         })
         .flatten()?;
+    if histograms == Aggregation::EXPONENTIAL && exporter.temporality() != Temporality::Cumulative {
+        reader.whole().warning(CUMULATIVE);
+    }
     let defaults = Periodic::new(exporter);
     Some(Periodic {
         interval: interval.unwrap_or(defaults.interval),

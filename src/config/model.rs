@@ -285,6 +285,16 @@ pub enum Exporter {
     },
 }
 
+impl Exporter {
+    /// See [`Temporality`].
+    pub fn temporality(&self) -> Temporality {
+        match self {
+            Self::OtlpGrpc(otlp) | Self::OtlpHttp(otlp) => otlp.temporality,
+            Self::Console { temporality } => *temporality,
+        }
+    }
+}
+
 /// An OTLP destination.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Otlp {
