@@ -23,7 +23,7 @@ use tonic::Code;
 use collector::{Answer, Collector, Export};
 use data::{Attributes, Kind, Point, rounds, series, taken, value};
 use support::eventually;
-use support::exporter::{Exporter, Setup};
+use support::exporter::{Exporter, Setup, push};
 use support::exposition::{Labels, labels};
 use support::inspect::Encoding;
 use tls::Authority;
@@ -41,13 +41,6 @@ const HOURS: u64 = 36_000_000;
 
 /// A message of a stock Collector's gRPC receiver has at most so many bytes.
 const FOUR_MIB: usize = 4 * 1024 * 1024;
-
-/// A periodic reader. `more` goes into the exporter's settings.
-fn push(kind: &str, endpoint: &str, interval: u64, more: Value) -> Value {
-    let mut exporter = json!({"endpoint": endpoint});
-    exporter.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-    json!({"periodic": {"interval": interval, "exporter": {kind: exporter}}})
-}
 
 fn grpc(collector: &Collector, interval: u64, more: Value) -> Value {
     push("otlp_grpc", &collector.grpc(), interval, more)

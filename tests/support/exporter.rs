@@ -29,6 +29,45 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
+/// A GET of a URL, whatever the status.
+pub(crate) fn get(url: &str) -> Result<Answer, String> {
+    let agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .timeout_global(Some(Duration::from_secs(30)))
+        .proxy(None)
+        .build()
+        .new_agent();
+    let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
+    let header = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+    let content_type = header.unwrap_or_default().to_owned();
+    let mut bytes = Vec::new();
+    let mut reader = response.body_mut().with_config().limit(1 << 30).reader();
+    reader.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    let body = String::from_utf8(bytes).map_err(|error| error.to_string())?;
+    Ok(Answer { status: response.status().as_u16(), content_type, body })
+}
+
+/// A periodic reader. `more` goes into the exporter's settings.
+pub(crate) fn push(kind: &str, endpoint: &str, interval: u64, more: Value) -> Value {
+    let mut exporter = json!({"endpoint": endpoint});
+    exporter.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    json!({"periodic": {"interval": interval, "exporter": {kind: exporter}}})
+}
+
+/// Sets what a JSON pointer names, making what is not there on the way: `/docker/resync_interval`.
+pub(crate) fn set_at(mut place: &mut Value, pointer: &str, value: Value) {
+    for key in pointer.trim_start_matches('/').split('/') {
+        if place.is_null() {
+            *place = json!({});
+        }
+        place = match key.parse::<usize>() {
+            Ok(number) if place.is_array() => &mut place[number],
+            _ => &mut place[key.replace("~1", "/")],
+        };
+    }
+    *place = value;
+}
+
 /// How an exporter is to be started.
 pub(crate) struct Setup {
     config: Value,
@@ -57,17 +96,7 @@ impl Setup {
 
     /// Sets a key of the configuration; the path is a JSON pointer: `/docker/resync_interval`.
     pub(crate) fn set(mut self, pointer: &str, value: impl Into<Value>) -> Self {
-        let mut place = &mut self.config;
-        for key in pointer.trim_start_matches('/').split('/') {
-            if place.is_null() {
-                *place = json!({});
-            }
-            place = match key.parse::<usize>() {
-                Ok(number) if place.is_array() => &mut place[number],
-                _ => &mut place[key.replace("~1", "/")],
-            };
-        }
-        *place = value.into();
+        set_at(&mut self.config, pointer, value.into());
         self
     }
 
@@ -168,20 +197,7 @@ impl Exporter {
 
     /// A GET of a path, whatever its status.
     pub(crate) fn get(&self, path: &str) -> Result<Answer, String> {
-        let agent = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(30)))
-            .proxy(None)
-            .build()
-            .new_agent();
-        let mut response = agent.get(self.url(path)).call().map_err(|error| error.to_string())?;
-        let header = response.headers().get("content-type").and_then(|value| value.to_str().ok());
-        let content_type = header.unwrap_or_default().to_owned();
-        let mut bytes = Vec::new();
-        let mut reader = response.body_mut().with_config().limit(1 << 30).reader();
-        reader.read_to_end(&mut bytes).map_err(|error| error.to_string())?;
-        let body = String::from_utf8(bytes).map_err(|error| error.to_string())?;
-        Ok(Answer { status: response.status().as_u16(), content_type, body })
+        get(&self.url(path))
     }
 
     /// The text of a scrape; anything but 200 and text 0.0.4 fails the test.
