@@ -699,6 +699,34 @@ fn variables_of_readers() {
 }
 
 #[test]
+fn variables_of_histograms_and_exemplars() {
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://a:4318");
+    let histograms = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+    for (value, expected) in [
+        ("", Aggregation::Default),
+        ("explicit_bucket_histogram", Aggregation::Default),
+        ("BASE2_EXPONENTIAL_BUCKET_HISTOGRAM", Aggregation::EXPONENTIAL),
+    ] {
+        let loaded = environment(&[endpoint, (histograms, value)]).unwrap();
+        assert_eq!(loaded.config.readers.periodic[0].default_histogram_aggregation, expected, "{value}");
+        assert_eq!(loaded.warnings, Vec::<String>::new());
+    }
+    let filter =
+        |value| environment(&[("OTEL_METRICS_EXEMPLAR_FILTER", value)]).map(|loaded| loaded.warnings);
+    assert_eq!(filter("trace_based"), Ok(Vec::new()));
+    assert_eq!(
+        filter("always_on"),
+        Ok(vec!["OTEL_METRICS_EXEMPLAR_FILTER: has no effect, this program records no exemplars".into()])
+    );
+    assert_eq!(
+        filter("sometimes"),
+        Err("OTEL_METRICS_EXEMPLAR_FILTER: not an exemplar filter: sometimes\nhint: one of always_on, always_off, \
+             trace_based"
+            .into())
+    );
+}
+
+#[test]
 fn variables_for_metrics_go_before_the_general_ones() {
     let names = [
         ("ENDPOINT", "http://general", "http://metrics/m"),

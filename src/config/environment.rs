@@ -14,16 +14,18 @@ use super::values::{
     log_level, merged, timeout,
 };
 use super::{
-    AttributeValue, Compression, Config, Detection, Docker, Environment, Error, Exporter, Invalid, Loaded,
-    Otlp, Periodic, Problem, Pull, Readers, Resource, Temporality, Tls, decode::LONGEST,
+    Aggregation, AttributeValue, Compression, Config, Detection, Docker, Environment, Error, Exporter,
+    Invalid, Loaded, Otlp, Periodic, Problem, Pull, Readers, Resource, Temporality, Tls, decode::LONGEST,
 };
 
 /// The variables of the OTLP exporter, general and for metrics. The latter go first.
 const OTLP: &str = "OTEL_EXPORTER_OTLP_";
 const OTLP_METRICS: &str = "OTEL_EXPORTER_OTLP_METRICS_";
 
+const HISTOGRAMS: &str = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
+
 /// What configures a push, and does nothing without one.
-const PUSH_ONLY: [&str; 9] = [
+const PUSH_ONLY: [&str; 10] = [
     "PROTOCOL",
     "HEADERS",
     "TIMEOUT",
@@ -33,6 +35,7 @@ const PUSH_ONLY: [&str; 9] = [
     "CLIENT_KEY",
     "INSECURE",
     "TEMPORALITY_PREFERENCE",
+    "DEFAULT_HISTOGRAM_AGGREGATION",
 ];
 
 pub(super) fn decode(env: &Environment<'_>) -> Result<Loaded, Error> {
@@ -158,6 +161,7 @@ impl Variables<'_> {
             self.warnings.push("OTEL_SDK_DISABLED is true: nothing is exported".into());
             return none;
         }
+        self.exemplar_filter();
         let wanted = self.parse(&["OTEL_METRICS_EXPORTER"], exporters).map(|(_, wanted)| wanted);
         let has_endpoint =
             [OTLP_METRICS, OTLP].iter().any(|prefix| self.get(&format!("{prefix}ENDPOINT")).is_some());
@@ -170,8 +174,19 @@ impl Variables<'_> {
             readers.pull = Some(self.pull());
         }
         if otlp {
+            let histograms = self.histogram_aggregation();
+            let histograms_are_exponential = histograms == Aggregation::EXPONENTIAL;
             let exporter = self.otlp_exporter();
-            readers.periodic.extend(exporter.map(|exporter| self.periodic(exporter)));
+            let reader = exporter.map(|exporter| self.periodic(exporter));
+            let reader =
+                reader.map(|reader| Periodic { default_histogram_aggregation: histograms, ..reader });
+            let is_delta = |reader: &Periodic| reader.exporter.temporality() != Temporality::Cumulative;
+            if reader.as_ref().is_some_and(is_delta) && histograms_are_exponential {
+                self.warnings.push(format!(
+                    "{HISTOGRAMS}: an exponential histogram is cumulative, whatever the temporality preference says"
+                ));
+            }
+            readers.periodic.extend(reader);
         } else {
             self.warn_of_idle_variables();
         }
@@ -181,6 +196,24 @@ impl Variables<'_> {
             readers.periodic.push(periodic);
         }
         readers
+    }
+
+    fn histogram_aggregation(&mut self) -> Aggregation {
+        let known = [("explicit_bucket_histogram", false), ("base2_exponential_bucket_histogram", true)];
+        let aggregation = |text: &str| choice(&text.to_ascii_lowercase(), "a histogram aggregation", &known);
+        match self.parse(&[HISTOGRAMS], aggregation) {
+            Some((_, true)) => Aggregation::EXPONENTIAL,
+            _ => Aggregation::Default,
+        }
+    }
+
+    /// There are exemplars in spans only, and no spans here.
+    fn exemplar_filter(&mut self) {
+        let known = [("always_on", true), ("always_off", false), ("trace_based", false)];
+        let filter = |text: &str| choice(&text.to_ascii_lowercase(), "an exemplar filter", &known);
+        if let Some((name, true)) = self.parse(&["OTEL_METRICS_EXEMPLAR_FILTER"], filter) {
+            self.warnings.push(format!("{name}: has no effect, this program records no exemplars"));
+        }
     }
 
     fn pull(&mut self) -> Pull {
