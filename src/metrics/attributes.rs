@@ -1,122 +1,91 @@
-//! Attribute sets: what a container's and an event's points are told apart by in OTLP, under the semantic
-//! conventions' names.
+//! What a container's and an event's points are told apart by in OTLP, under the semantic conventions' names.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
-use opentelemetry::{Key, KeyValue, StringValue};
+use opentelemetry::KeyValue;
 
 use super::catalog::STATE_LABEL;
-use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs, Text};
+use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs};
 
-/// Attributes in the order of their keys. The SDK stores a set that is not sorted a second time.
-pub(super) type Attributes = Arc<[KeyValue]>;
+/// A container label's key comes after this.
+const LABEL: &str = "container.label.";
 
-/// Attribute sets of containers, made when a container changes and kept until it is gone.
-#[derive(Debug, Default)]
-pub(super) struct AttributeSets {
-    keys: LabelKeys,
-    containers: HashMap<Text, (Arc<Container>, Attributes)>,
+/// Takes an attribute: its key in two parts, and its value.
+///
+/// In two parts, so that no key has to be put together for each point that has it.
+pub trait Visit: FnMut(&str, &str, &str) {}
+
+impl<F: FnMut(&str, &str, &str)> Visit for F {}
+
+/// What tells a container's series from another's.
+pub fn container(container: &Container, visit: &mut impl Visit) {
+    visit("", "container.id", &container.id);
+    visit("", "container.image.name", &container.image);
+    visit("", "container.name", &container.name);
+    labels(&container.labels, visit);
 }
 
-impl AttributeSets {
-    pub(super) fn of_container(&mut self, container: &Arc<Container>) -> Attributes {
-        if let Some((known, attributes)) = self.containers.get(&container.id)
-            && Arc::ptr_eq(known, container)
-        {
-            return Arc::clone(attributes);
-        }
-        let attributes = self.make(container);
-        self.containers.insert(Arc::clone(&container.id), (Arc::clone(container), Arc::clone(&attributes)));
-        attributes
-    }
+/// What `container.info` has beside that.
+pub fn info(container: &Container, visit: &mut impl Visit) {
+    visit("", "container.image.id", &container.image_id);
+    visit("", "container.restart_policy", &container.restart_policy);
+    visit("", "container.hostname", &container.hostname);
+}
 
-    /// Forgets what is not among these containers.
-    pub(super) fn retain(&mut self, containers: &[Arc<Container>]) {
-        if self.containers.len() > containers.len() {
-            self.containers.retain(|id, _| containers.binary_search_by(|c| c.id.cmp(id)).is_ok());
-        }
-        self.keys.shrink(self.containers.len());
-    }
-
-    pub(super) fn of_event(&mut self, labels: &EventLabels) -> Attributes {
-        let EventIdentity { name, image, pod, env, container, labels: chosen, sandbox: _ } =
-            &*labels.identity;
-        let mut attributes = vec![text("event", &labels.event), text("type", &labels.kind)];
-        let optional =
-            [("name", name), ("image", image), ("pod", pod), ("env", env), ("container", container)];
-        attributes.extend(optional.iter().filter_map(|(key, value)| Some(text(key, value.as_ref()?))));
-        self.push_labels(chosen, &mut attributes);
-        sorted(attributes)
-    }
-
-    fn make(&mut self, container: &Container) -> Attributes {
-        let mut attributes = vec![
-            text("container.id", &container.id),
-            text("container.image.name", &container.image),
-            text("container.name", &container.name),
-        ];
-        self.push_labels(&container.labels, &mut attributes);
-        sorted(attributes)
-    }
-
-    fn push_labels(&mut self, labels: &LabelPairs, attributes: &mut Vec<KeyValue>) {
-        for (key, value) in labels {
-            attributes.push(KeyValue::new(self.keys.get(key), StringValue::from(Arc::clone(value))));
+/// An event's label set.
+pub fn event(event: &EventLabels, visit: &mut impl Visit) {
+    let EventIdentity { name, image, pod, env, container, labels: chosen, sandbox: _ } = &*event.identity;
+    visit("", "event", &event.event);
+    visit("", "type", &event.kind);
+    let optional = [("name", name), ("image", image), ("pod", pod), ("env", env), ("container", container)];
+    for (key, value) in optional {
+        if let Some(value) = value {
+            visit("", key, value);
         }
     }
+    labels(chosen, visit);
+}
 
-    /// The attributes of `container.info`: what identifies the container, and what it says.
-    pub(super) fn info(&self, attributes: &[KeyValue], container: &Container) -> Vec<KeyValue> {
-        let names = ["container.image.id", "container.restart_policy", "container.hostname"];
-        let values = [&container.image_id, &container.restart_policy, &container.hostname];
-        let more = names.into_iter().zip(values).map(|(name, value)| text(name, value));
-        let mut all: Vec<KeyValue> = attributes.iter().cloned().chain(more).collect();
-        all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        all
+/// A container's attributes as the SDK takes them, with those of `container.info` or without.
+pub(super) fn of_container(of: &Container, with_info: bool) -> Vec<KeyValue> {
+    let mut set = Set::default();
+    container(of, &mut |prefix: &str, key: &str, value: &str| set.push(prefix, key, value));
+    if with_info {
+        info(of, &mut |prefix: &str, key: &str, value: &str| set.push(prefix, key, value));
     }
+    set.sorted()
+}
+
+/// An event's attributes as the SDK takes them.
+pub(super) fn of_event(labels: &EventLabels) -> Vec<KeyValue> {
+    let mut set = Set::default();
+    event(labels, &mut |prefix: &str, key: &str, value: &str| set.push(prefix, key, value));
+    set.sorted()
 }
 
 /// The attributes of one series of a state set.
 pub(super) fn with_state(attributes: &[KeyValue], state: &'static str) -> Vec<KeyValue> {
-    let at = attributes.partition_point(|a| a.key.as_str() < STATE_LABEL);
-    let mut all = Vec::with_capacity(attributes.len() + 1);
-    all.extend(attributes.iter().take(at).cloned());
-    all.push(KeyValue::new(STATE_LABEL, state));
-    all.extend(attributes.iter().skip(at).cloned());
-    all
+    let mut set = Set(attributes.to_vec());
+    set.0.push(KeyValue::new(STATE_LABEL, state));
+    set.sorted()
 }
 
-fn text(key: &'static str, value: &Text) -> KeyValue {
-    KeyValue::new(key, StringValue::from(Arc::clone(value)))
-}
+/// Attributes in the order of their keys. The SDK stores a set that is not sorted a second time.
+#[derive(Default)]
+struct Set(Vec<KeyValue>);
 
-fn sorted(mut attributes: Vec<KeyValue>) -> Attributes {
-    attributes.sort_by(|a, b| a.key.cmp(&b.key));
-    attributes.into()
-}
-
-/// What label keys become. Containers share few keys, so each is made once.
-#[derive(Debug, Default)]
-struct LabelKeys {
-    known: HashMap<Text, Key>,
-}
-
-impl LabelKeys {
-    fn get(&mut self, label: &Text) -> Key {
-        if let Some(key) = self.known.get(label) {
-            return key.clone();
-        }
-        let key = Key::from(Arc::<str>::from(format!("container.label.{label}")));
-        self.known.insert(Arc::clone(label), key.clone());
-        key
+impl Set {
+    fn push(&mut self, prefix: &str, key: &str, value: &str) {
+        self.0.push(KeyValue::new(format!("{prefix}{key}"), value.to_owned()));
     }
 
-    /// Label keys that hold something unique must not add up over the life of the process.
-    fn shrink(&mut self, containers: usize) {
-        if self.known.len() > 1_000 + 50 * containers {
-            self.known = HashMap::new();
-        }
+    fn sorted(mut self) -> Vec<KeyValue> {
+        self.0.sort_by(|a, b| a.key.cmp(&b.key));
+        self.0
+    }
+}
+
+fn labels(labels: &LabelPairs, visit: &mut impl Visit) {
+    for (key, value) in labels {
+        visit(LABEL, key, value);
     }
 }
 
@@ -124,43 +93,25 @@ impl LabelKeys {
 mod tests {
     use super::*;
 
-    fn container(labels: &[(&str, &str)]) -> Arc<Container> {
-        Arc::new(Container::sample("0123", "web").labelled(labels))
-    }
-
-    fn show(attributes: &[KeyValue]) -> String {
-        attributes.iter().map(|a| format!("{}={}", a.key, a.value)).collect::<Vec<_>>().join(" ")
-    }
-
     #[test]
     fn otlp_keeps_label_keys_as_they_are() {
-        let mut sets = AttributeSets::default();
-        let attributes = sets.of_container(&container(&[("a_b", "underscore"), ("a.b", "dot")]));
+        let web = Container::sample("0123", "web").labelled(&[("a_b", "underscore"), ("a.b", "dot")]);
+        let mut shown = Vec::new();
+        container(&web, &mut |prefix: &str, key: &str, value: &str| {
+            shown.push(format!("{prefix}{key}={value}"));
+        });
         assert_eq!(
-            show(&attributes),
-            "container.id=0123 container.image.name=busybox container.label.a.b=dot \
-             container.label.a_b=underscore container.name=web"
+            shown.join(" "),
+            "container.id=0123 container.image.name=busybox container.name=web container.label.a.b=dot \
+             container.label.a_b=underscore"
         );
     }
 
     #[test]
     fn attributes_are_sorted_with_what_is_added_to_them() {
-        let mut sets = AttributeSets::default();
-        let container = container(&[("zone", "a"), ("app", "b")]);
-        let attributes = sets.of_container(&container);
-        for set in [sets.info(&attributes, &container), with_state(&attributes, "running")] {
-            assert!(set.is_sorted_by(|a, b| a.key < b.key), "{}", show(&set));
+        let web = Container::sample("0123", "web").labelled(&[("zone", "a"), ("app", "b")]);
+        for set in [of_container(&web, true), with_state(&of_container(&web, false), "running")] {
+            assert!(set.is_sorted_by(|a, b| a.key < b.key), "{set:?}");
         }
-    }
-
-    #[test]
-    fn a_container_that_changed_gets_new_attributes() {
-        let mut sets = AttributeSets::default();
-        let before = container(&[]);
-        sets.of_container(&before);
-        let renamed = Arc::new(Container { name: "other".into(), ..(*before).clone() });
-        assert!(show(&sets.of_container(&renamed)).ends_with("container.name=other"));
-        sets.retain(&[]);
-        assert!(sets.containers.is_empty());
     }
 }

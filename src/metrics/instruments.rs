@@ -2,21 +2,21 @@
 //! reader of their provider has set out for the next collection.
 
 use std::collections::HashMap;
-use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
-use super::attributes::{AttributeSets, Attributes, with_state};
-use super::catalog::{ContainerMetric, ContainerValue};
+use super::catalog::{ContainerMetric, ContainerValue, STATE_LABEL};
 use super::merged::Point;
 use super::views::{ContainerStream, Rules, Stream as ViewedStream, Streams};
 use crate::config::Encoding;
-use crate::inventory::{Container, EventCount, Snapshot};
+use crate::inventory::{Container, EventCount};
 
-/// The label that stands for all others of the pull reader's series: a number, by which their text is found.
+/// The attribute that stands for all others of a container's or an event's series: a number, by which a reader
+/// finds what it has to write in its place. A set that went through the SDK as it is would be copied, hashed and
+/// compared several times on its way, for each of a container's series.
 pub const SERIES_LABEL: &str = "series";
 
 /// What the callbacks of one provider will observe.
@@ -27,16 +27,16 @@ pub const SERIES_LABEL: &str = "series";
 pub struct Collection {
     pub(super) encoding: Encoding,
     pub(super) streams: Streams,
-    pub(super) sets: Mutex<AttributeSets>,
     prepared: Mutex<Arc<Prepared>>,
 }
 
 #[derive(Debug, Default)]
 struct Prepared {
-    containers: Vec<(Arc<Container>, Attributes)>,
-    /// Set beside the others because `container.info` has labels of its own.
-    infos: Vec<Vec<KeyValue>>,
-    events: Vec<(Attributes, u64)>,
+    containers: Vec<Arc<Container>>,
+    /// The counts of events.
+    events: Vec<u64>,
+    /// What each container and each event is told apart by: its place in these lists.
+    numbers: Arc<Vec<KeyValue>>,
     /// Of each stream that is merged, containers' first.
     merged: Vec<Vec<Point>>,
 }
@@ -45,7 +45,7 @@ impl Collection {
     /// A collection that has nothing prepared.
     pub fn new(encoding: Encoding, rules: &Rules) -> Arc<Self> {
         let streams = rules.inventory();
-        Arc::new(Self { encoding, streams, sets: Mutex::default(), prepared: Mutex::default() })
+        Arc::new(Self { encoding, streams, prepared: Mutex::default() })
     }
 
     /// What is collected.
@@ -53,33 +53,20 @@ impl Collection {
         &self.streams
     }
 
-    /// Sets out these containers and events of `snapshot`, by their places in its lists.
-    pub fn prepare(&self, snapshot: &Snapshot, containers: Range<usize>, events: Range<usize>) {
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
-        sets.retain(&snapshot.containers.list);
-        let containers: Vec<_> = snapshot
-            .containers
-            .list
-            .get(containers)
-            .unwrap_or_default()
-            .iter()
-            .map(|c| (Arc::clone(c), sets.of_container(c)))
-            .collect();
-        let infos = containers.iter().map(|(c, attributes)| sets.info(attributes, c)).collect();
-        let events = snapshot
-            .events
-            .list
-            .get(events)
-            .unwrap_or_default()
-            .iter()
-            .map(|e| (sets.of_event(&e.labels), e.count))
-            .collect();
-        self.set(Prepared { containers, infos, events, merged: Vec::new() });
+    /// Sets out these containers and events, each told apart by its place here and by nothing else.
+    pub fn prepare(&self, containers: &[Arc<Container>], events: &[EventCount]) {
+        let mut numbers = self.numbers();
+        let count = containers.len().max(events.len());
+        if numbers.len() < count {
+            numbers = Arc::new((0..count).map(|n| KeyValue::new(SERIES_LABEL, n as i64)).collect());
+        }
+        let events = events.iter().map(|event| event.count).collect();
+        self.set(Prepared { containers: containers.to_vec(), events, numbers, merged: Vec::new() });
     }
 
     /// Sets out these points of the merged streams, containers' first.
     pub fn prepare_merged(&self, merged: Vec<Vec<Point>>) {
-        self.set(Prepared { merged, ..Prepared::default() });
+        self.set(Prepared { merged, numbers: self.numbers(), ..Prepared::default() });
     }
 
     /// The points of a merged stream that are set out.
@@ -89,22 +76,9 @@ impl Collection {
         }
     }
 
-    /// Sets out these containers and events, each told apart by its place here and by nothing else.
-    pub fn prepare_numbered(&self, containers: &[Arc<Container>], events: &[EventCount]) {
-        let numbers: Vec<Attributes> = (0..containers.len().max(events.len()))
-            .map(|number| Attributes::from([KeyValue::new(SERIES_LABEL, number as i64)]))
-            .collect();
-        self.set(Prepared {
-            containers: containers.iter().cloned().zip(numbers.iter().cloned()).collect(),
-            infos: numbers.iter().take(containers.len()).map(|number| number.to_vec()).collect(),
-            events: numbers.iter().cloned().zip(events.iter().map(|event| event.count)).collect(),
-            merged: Vec::new(),
-        });
-    }
-
     /// Sets out nothing, and so lets go of the snapshot.
     pub fn clear(&self) {
-        self.set(Prepared::default());
+        self.set(Prepared { numbers: self.numbers(), ..Prepared::default() });
     }
 
     /// Data points that each container has.
@@ -128,6 +102,11 @@ impl Collection {
             .map(|c| (c.stream.name.clone(), containers * points(c.entry, self.encoding)));
         let events = self.streams.events.iter().map(|stream| (stream.name.clone(), events));
         room(containers.chain(events).collect())
+    }
+
+    /// They are the same in each collection, so they are made once.
+    fn numbers(&self) -> Arc<Vec<KeyValue>> {
+        Arc::clone(&self.get().numbers)
     }
 
     fn set(&self, prepared: Prepared) {
@@ -164,8 +143,9 @@ pub fn register_events(meter: &Meter, collection: &Arc<Collection>) {
     for stream in &collection.streams.events {
         let collection = Arc::clone(collection);
         counter(meter, stream, move |observer| {
-            for (attributes, count) in &collection.get().events {
-                observer.observe(*count, attributes);
+            let prepared = collection.get();
+            for (count, number) in prepared.events.iter().zip(&*prepared.numbers) {
+                observer.observe(*count, std::slice::from_ref(number));
             }
         });
     }
@@ -205,25 +185,28 @@ fn observe(
     prepared: &Prepared,
     observer: &dyn AsyncInstrument<i64>,
 ) {
+    let numbered = || prepared.containers.iter().zip(&*prepared.numbers);
     match (entry.value, encoding) {
         (ContainerValue::Number(value) | ContainerValue::State { code: value, .. }, Encoding::Code)
         | (ContainerValue::Number(value), Encoding::StateSet) => {
-            for (container, attributes) in &prepared.containers {
-                observer.observe(value(container), attributes);
+            for (container, number) in numbered() {
+                observer.observe(value(container), std::slice::from_ref(number));
             }
         }
         (ContainerValue::State { states, code }, Encoding::StateSet) => {
             let states = states();
-            for (container, attributes) in &prepared.containers {
+            for (container, number) in numbered() {
                 let current = code(container);
                 for (word, code) in &states {
-                    observer.observe(i64::from(*code == current), &with_state(attributes, word));
+                    // In the order of their keys: the SDK stores a set that is not sorted a second time.
+                    let attributes = [number.clone(), KeyValue::new(STATE_LABEL, *word)];
+                    observer.observe(i64::from(*code == current), &attributes);
                 }
             }
         }
         (ContainerValue::Info, _) => {
-            for attributes in &prepared.infos {
-                observer.observe(1, attributes);
+            for (_, number) in numbered() {
+                observer.observe(1, std::slice::from_ref(number));
             }
         }
     }

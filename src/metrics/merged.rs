@@ -1,12 +1,12 @@
 //! Collecting the streams that are merged: their points, and their instruments.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::Meter;
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
-use super::attributes::with_state;
+use super::attributes::{of_container, of_event, with_state};
 use super::catalog::{ContainerMetric, ContainerValue};
 use super::instruments::{Collection, counter, gauge, room};
 use super::merge::{LastValues, OVERFLOW, Sums};
@@ -46,7 +46,6 @@ impl Collection {
 
     /// The points of the merged streams, containers' first.
     pub fn merge(&self, snapshot: &Snapshot, merged: &mut Merged<Vec<KeyValue>>) -> Vec<Vec<Point>> {
-        let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         let mut streams = Vec::new();
         let Streams { merged_containers, merged_events, .. } = &self.streams;
         for (ContainerStream { entry, stream }, merged) in
@@ -54,10 +53,7 @@ impl Collection {
         {
             let mut items = Vec::new();
             for container in &snapshot.containers.list {
-                let mut attributes = sets.of_container(container).to_vec();
-                if let ContainerValue::Info = entry.value {
-                    attributes = sets.info(&attributes, container);
-                }
+                let attributes = of_container(container, matches!(entry.value, ContainerValue::Info));
                 each_value(entry, self.encoding, container, |value, state| {
                     let mut attributes = match state {
                         Some(state) => with_state(&attributes, state),
@@ -72,7 +68,7 @@ impl Collection {
         for (stream, merged) in merged_events.iter().zip(&mut merged.events) {
             let mut items = Vec::new();
             for event in &snapshot.events.list {
-                let mut attributes = sets.of_event(&event.labels).to_vec();
+                let mut attributes = of_event(&event.labels);
                 attributes.retain(|attribute| stream.keeps(attribute.key.as_str()));
                 items.push((Arc::clone(&event.labels), attributes, event.count));
             }

@@ -4,7 +4,7 @@
 //! reader of its provider, so with a shared one a container that is gone would show again in the next
 //! export of a reader that did not ask (tried with opentelemetry_sdk 0.33).
 
-mod attributes;
+pub mod attributes;
 pub mod catalog;
 mod instruments;
 pub mod labels;

@@ -4,6 +4,7 @@
 use std::io::Write;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
+use prost::Message;
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use super::retry::{Again, Answer, Failure};
@@ -29,9 +30,11 @@ impl Console {
         Self { output, _guard: guard }
     }
 
-    pub(super) fn send(&mut self, request: &ExportMetricsServiceRequest) -> Result<Answer, Failure> {
+    pub(super) fn send(&mut self, message: &[u8]) -> Result<Answer, Failure> {
         let refused = |why: String| Failure::new(why, Again::Never);
-        let mut line = serde_json::to_vec(request).map_err(|error| refused(error.to_string()))?;
+        let request =
+            ExportMetricsServiceRequest::decode(message).map_err(|error| refused(error.to_string()))?;
+        let mut line = serde_json::to_vec(&request).map_err(|error| refused(error.to_string()))?;
         line.push(b'\n');
         let dropped = self.output.error_counter().dropped_lines();
         self.output.write_all(&line).map_err(|error| refused(error.to_string()))?;

@@ -12,8 +12,9 @@ use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
 use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, HistogramDataPoint, NumberDataPoint};
-use prost::Message;
 
+use super::attributes::Table;
+use super::encode::push_attributes;
 use super::request::{metrics, metrics_mut};
 use crate::config::Temporality;
 
@@ -73,7 +74,7 @@ impl Deltas {
 
     /// Turns counts from the start into what the destination is to get. Time goes on between the pages of an
     /// export, and providers may be made anew: so the start of what counts from the start is set here too.
-    pub(super) fn apply(&mut self, request: &mut ExportMetricsServiceRequest) {
+    pub(super) fn apply(&mut self, request: &mut ExportMetricsServiceRequest, table: &Table) {
         self.offered.clear();
         for metric in metrics_mut(request) {
             let name = std::mem::take(&mut metric.name);
@@ -82,7 +83,7 @@ impl Deltas {
                     if self.temporality == Temporality::Delta {
                         sum.aggregation_temporality = AggregationTemporality::Delta.into();
                         for point in &mut sum.data_points {
-                            self.number(&name, point);
+                            self.number(key(&name, &point.attributes, table), point);
                         }
                     } else {
                         for point in &mut sum.data_points {
@@ -95,7 +96,7 @@ impl Deltas {
                 Some(Data::Histogram(histogram)) if self.temporality != Temporality::Cumulative => {
                     histogram.aggregation_temporality = AggregationTemporality::Delta.into();
                     for point in &mut histogram.data_points {
-                        self.histogram(&name, point);
+                        self.histogram(key(&name, &point.attributes, table), point);
                     }
                 }
                 _ => {}
@@ -105,7 +106,7 @@ impl Deltas {
     }
 
     /// The series of a request that count on only when it is taken.
-    pub(super) fn keys(&self, request: &ExportMetricsServiceRequest) -> Vec<Key> {
+    pub(super) fn keys(&self, request: &ExportMetricsServiceRequest, table: &Table) -> Vec<Key> {
         if self.temporality == Temporality::Cumulative {
             return Vec::new();
         }
@@ -113,10 +114,10 @@ impl Deltas {
         metrics(request)
             .flat_map(|metric| match &metric.data {
                 Some(Data::Sum(sum)) if sum.aggregation_temporality == delta => {
-                    sum.data_points.iter().map(|p| key(&metric.name, &p.attributes)).collect()
+                    sum.data_points.iter().map(|p| key(&metric.name, &p.attributes, table)).collect()
                 }
                 Some(Data::Histogram(histogram)) if histogram.aggregation_temporality == delta => {
-                    histogram.data_points.iter().map(|p| key(&metric.name, &p.attributes)).collect()
+                    histogram.data_points.iter().map(|p| key(&metric.name, &p.attributes, table)).collect()
                 }
                 _ => Vec::new(),
             })
@@ -143,8 +144,7 @@ impl Deltas {
         }
     }
 
-    fn number(&mut self, name: &str, point: &mut NumberDataPoint) {
-        let key = key(name, &point.attributes);
+    fn number(&mut self, key: Key, point: &mut NumberDataPoint) {
         let (count, base) = (point.value.map(Count::from), self.base(&key));
         point.start_time_unix_nano = base.as_ref().map_or(self.since, |base| base.time);
         if let (Some(value), Some(base)) = (&mut point.value, &base) {
@@ -158,8 +158,7 @@ impl Deltas {
         self.offer(key, count, point.time_unix_nano);
     }
 
-    fn histogram(&mut self, name: &str, point: &mut HistogramDataPoint) {
-        let key = key(name, &point.attributes);
+    fn histogram(&mut self, key: Key, point: &mut HistogramDataPoint) {
         let count = Count::Histogram {
             count: point.count,
             sum: point.sum.unwrap_or_default(),
@@ -205,15 +204,11 @@ impl From<Value> for Count {
     }
 }
 
-fn key(name: &str, attributes: &[KeyValue]) -> Key {
-    let length = name.len() + 1 + attributes.iter().map(|a| a.encoded_len() + 2).sum::<usize>();
-    let mut key = Vec::with_capacity(length);
+fn key(name: &str, attributes: &[KeyValue], table: &Table) -> Key {
+    let mut key = Vec::with_capacity(512);
     key.extend_from_slice(name.as_bytes());
     key.push(0);
-    for attribute in attributes {
-        // It fails only where there is no room, and a vector makes some.
-        let _ = attribute.encode_length_delimited(&mut key);
-    }
+    push_attributes(name, attributes, table, &mut key);
     key.into()
 }
 
@@ -273,9 +268,9 @@ mod tests {
     fn export(deltas: &mut Deltas, now: u64, points: &[(&str, i64)], taken: bool) -> Vec<(u64, u64, i64)> {
         deltas.begin(now);
         let mut request = sum(points.iter().map(|(name, value)| number(name, *value, now + 1)).collect());
-        deltas.apply(&mut request);
+        deltas.apply(&mut request, &Table::EMPTY);
         if taken {
-            deltas.commit(deltas.keys(&request));
+            deltas.commit(deltas.keys(&request, &Table::EMPTY));
             deltas.complete(true);
         }
         let (points, temporality) = told(&request);
@@ -306,9 +301,9 @@ mod tests {
         let mut deltas = Deltas::new(Temporality::Delta, 10);
         deltas.begin(20);
         let mut whole = sum(vec![number("a", 1, 21), number("b", 2, 21)]);
-        deltas.apply(&mut whole);
-        let parts = super::super::request::split(whole, 1, usize::MAX);
-        let keys = deltas.keys(&parts[0]);
+        deltas.apply(&mut whole, &Table::EMPTY);
+        let parts = super::super::request::split(whole, 1, usize::MAX, &Table::EMPTY);
+        let keys = deltas.keys(&parts[0], &Table::EMPTY);
         deltas.commit(keys);
         assert_eq!(export(&mut deltas, 30, &[("a", 3), ("b", 3)], true), [(21, 31, 2), (10, 31, 3)]);
     }
@@ -318,8 +313,9 @@ mod tests {
         let mut deltas = Deltas::new(Temporality::Delta, 10);
         deltas.begin(20);
         let mut whole = sum(vec![number("a", 1, 21), number("b", 2, 21)]);
-        deltas.apply(&mut whole);
-        let keys = deltas.keys(&super::super::request::split(whole, 1, usize::MAX)[1]);
+        deltas.apply(&mut whole, &Table::EMPTY);
+        let keys =
+            deltas.keys(&super::super::request::split(whole, 1, usize::MAX, &Table::EMPTY)[1], &Table::EMPTY);
         deltas.commit(keys);
         deltas.complete(false);
         assert_eq!(export(&mut deltas, 30, &[("a", 3), ("b", 3)], true), [(10, 31, 3), (21, 31, 1)]);
@@ -370,8 +366,8 @@ mod tests {
                     }],
                     aggregation_temporality: CUMULATIVE,
                 }));
-                deltas.apply(&mut request);
-                deltas.commit(deltas.keys(&request));
+                deltas.apply(&mut request, &Table::EMPTY);
+                deltas.commit(deltas.keys(&request, &Table::EMPTY));
                 deltas.complete(true);
                 let Some(Data::Histogram(told)) = &metrics(&request).next().unwrap().data else { panic!() };
                 assert_eq!(told.aggregation_temporality, DELTA);
@@ -392,8 +388,8 @@ mod tests {
             for now in [20, 30] {
                 deltas.begin(now);
                 let mut request = sum(vec![number("a", 5, now)]);
-                deltas.apply(&mut request);
-                assert!(deltas.keys(&request).is_empty());
+                deltas.apply(&mut request, &Table::EMPTY);
+                assert!(deltas.keys(&request, &Table::EMPTY).is_empty());
                 deltas.complete(true);
                 assert_eq!(told(&request), (vec![(10, now, 5)], CUMULATIVE));
             }
@@ -405,7 +401,7 @@ mod tests {
         let mut deltas = Deltas::new(Temporality::Delta, 10);
         let before = request(Data::Gauge(Gauge { data_points: vec![number("a", 5, 20)] }));
         let mut after = before.clone();
-        deltas.apply(&mut after);
+        deltas.apply(&mut after, &Table::EMPTY);
         assert_eq!(after, before);
     }
 }

@@ -1,12 +1,16 @@
 //! OTLP over gRPC.
 
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::HeaderValue;
 use http::uri::PathAndQuery;
+use http_body_util::BodyExt;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message;
 use tokio_util::sync::DropGuard;
+use tonic::body::Body;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
@@ -55,11 +59,10 @@ impl GrpcTarget {
     pub(super) async fn send(&mut self, message: Bytes, attempts: Duration) -> Result<Answer, Failure> {
         let limits = Limits { all: self.timeout, attempts };
         let connection = self.connection.take().unwrap_or_else(|| self.connect());
-        let mut client = Grpc::new(connection.0.clone());
-        if self.compression == Compression::Gzip {
-            client = client
-                .send_compressed(CompressionEncoding::Gzip)
-                .accept_compressed(CompressionEncoding::Gzip);
+        let compressed = self.compression == Compression::Gzip;
+        let mut client = Grpc::new(Channeled { channel: connection.0.clone(), compressed });
+        if compressed {
+            client = client.accept_compressed(CompressionEncoding::Gzip);
         }
         let result = within(limits, || export(client.clone(), self.metadata.clone(), message.clone())).await;
         if !matches!(result, Err(Failure { again: Again::NextTime, .. })) {
@@ -74,7 +77,11 @@ impl GrpcTarget {
     }
 }
 
-async fn export(mut client: Grpc<Channel>, metadata: MetadataMap, message: Bytes) -> Result<Answer, Failure> {
+async fn export(
+    mut client: Grpc<Channeled>,
+    metadata: MetadataMap,
+    message: Bytes,
+) -> Result<Answer, Failure> {
     client.ready().await.map_err(|error| Failure::on_the_way(&error))?;
     let mut request = Request::new(message);
     *request.metadata_mut() = metadata;
@@ -125,6 +132,46 @@ fn tls_config(tls: &Tls) -> Result<ClientTlsConfig, ReaderError> {
         config = config.identity(Identity::from_pem(read(cert)?, read(key)?));
     }
     Ok(config)
+}
+
+/// A channel for messages that may be compressed already. tonic would compress them itself, at one level only, and
+/// once more for each attempt.
+#[derive(Clone)]
+struct Channeled {
+    channel: Channel,
+    compressed: bool,
+}
+
+impl tower::Service<http::Request<Body>> for Channeled {
+    type Response = http::Response<Body>;
+    type Error = tonic::transport::Error;
+    type Future = <Channel as tower::Service<http::Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.channel.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        if self.compressed {
+            request.headers_mut().insert("grpc-encoding", HeaderValue::from_static("gzip"));
+            request = request.map(|body| {
+                let mut first = true;
+                Body::new(body.map_frame(move |frame| {
+                    frame.map_data(|data| if std::mem::take(&mut first) { flagged(data) } else { data })
+                }))
+            });
+        }
+        self.channel.call(request)
+    }
+}
+
+/// The beginning of a message, which begins with a byte that says whether it is compressed.
+fn flagged(data: Bytes) -> Bytes {
+    let mut data = data.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
+    if let Some(flag) = data.first_mut() {
+        *flag = 1;
+    }
+    data.freeze()
 }
 
 /// Sends a message that is encoded already, which makes each further attempt cheap.

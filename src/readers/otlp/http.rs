@@ -1,10 +1,8 @@
 //! OTLP over HTTP, protobuf.
 
-use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -36,7 +34,6 @@ pub(super) struct HttpTarget {
     connection: Option<(HttpClient, DropGuard)>,
     uri: Uri,
     headers: HeaderMap,
-    compression: Compression,
     timeout: Duration,
 }
 
@@ -62,19 +59,14 @@ impl HttpTarget {
             connection: None,
             uri: uri.map_err(|error| ReaderError::new(error.to_string()))?,
             headers,
-            compression: otlp.compression,
             timeout: otlp.timeout,
         })
     }
 
     pub(super) async fn send(&mut self, message: Bytes, attempts: Duration) -> Result<Answer, Failure> {
         let limits = Limits { all: self.timeout, attempts };
-        let body = match self.compression {
-            Compression::Gzip => gzip(&message)?,
-            Compression::None => message,
-        };
         let connection = self.connection.take().unwrap_or_else(|| self.connect());
-        let result = within(limits, || self.export(&connection.0, body.clone())).await;
+        let result = within(limits, || self.export(&connection.0, message.clone())).await;
         if !matches!(result, Err(Failure { again: Again::NextTime, .. })) {
             self.connection = Some(connection);
         }
@@ -101,15 +93,6 @@ impl HttpTarget {
         }
         Err(failure(head.status, &head.headers, &body, SystemTime::now()))
     }
-}
-
-fn gzip(message: &[u8]) -> Result<Bytes, Failure> {
-    let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::default());
-    encoder
-        .write_all(message)
-        .and_then(|()| encoder.finish())
-        .map(Bytes::from)
-        .map_err(|error| Failure::new(format!("cannot compress: {error}"), Again::Never))
 }
 
 fn failure(status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Failure {

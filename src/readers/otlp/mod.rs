@@ -14,14 +14,17 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `source.rs` | a meter provider that survives a panic |
+//! | `attributes.rs`, `encode.rs` | attributes written once, and requests with them as bytes |
 //! | `delta.rs` | delta temporality: what the destination has taken of each series |
 //! | `request.rs` | requests cut to size |
 //! | `target.rs` | where they go; `grpc.rs`, `http.rs`, `console.rs`: the ways there |
 //! | `tasks.rs` | what a client runs beside its requests |
 //! | `retry.rs` | attempts, failures, and what comes after them |
 
+mod attributes;
 mod console;
 mod delta;
+mod encode;
 mod grpc;
 mod http;
 mod request;
@@ -45,6 +48,7 @@ use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use self::attributes::Table;
 use self::delta::Deltas;
 use self::retry::Again;
 use self::source::Source;
@@ -52,6 +56,7 @@ use self::target::Target;
 use super::{Manual, ReaderError};
 use crate::config::{Config, Periodic};
 use crate::inventory::{self, Snapshot};
+use crate::metrics::catalog::ContainerValue;
 use crate::metrics::views::Rules;
 use crate::metrics::{self, Collection, Merged, Point};
 use crate::stats::Stats;
@@ -80,6 +85,8 @@ pub struct PushReader {
     stats: Arc<Stats>,
     target: Target,
     collection: Arc<Collection>,
+    /// The streams whose points have what `container.info` says.
+    infos: Arc<[String]>,
     containers: Source,
     events: Source,
     /// The streams that views or limits make of everything together, if there are any.
@@ -91,6 +98,9 @@ pub struct PushReader {
     /// Whether the next export is to come before an interval has passed, and when.
     soon: Option<Duration>,
 }
+
+/// What was collected at once, and what its points' numbers stand for.
+type Page = (ExportMetricsServiceRequest, Table);
 
 /// Containers and event label sets that are collected at once.
 #[derive(Debug, Clone, Copy)]
@@ -147,6 +157,9 @@ impl PushReader {
         );
         let collection = Collection::new(config.containers.encoding, &rules);
         let most = periodic.max_export_batch_size.min(MOST_POINTS);
+        let infos = collection.streams().containers.iter();
+        let infos = infos.filter(|c| matches!(c.entry.value, ContainerValue::Info));
+        let infos = infos.map(|c| c.stream.name.clone()).collect();
         let pages = Pages { containers: (most / collection.points_per_container()).max(1), events: most };
         Ok(Self {
             containers: containers(resource, &collection, pages),
@@ -159,6 +172,7 @@ impl PushReader {
             stats: Arc::clone(stats),
             target,
             collection,
+            infos,
             pages,
             standing: Standing::New,
             soon: None,
@@ -262,7 +276,7 @@ impl PushReader {
         if !self.export_whole(&snapshot, outcome).await {
             return;
         }
-        let own = self.own.collect();
+        let own = self.own.collect().map(|request| (request, Table::EMPTY));
         if self.send(own, outcome).await {
             self.deltas.complete(outcome.failure.is_none());
         }
@@ -279,7 +293,7 @@ impl PushReader {
                 points.get(range.start..range.end.min(points.len())).unwrap_or_default().to_vec()
             };
             self.collection.prepare_merged(streams.iter().map(part).collect());
-            let page = whole.source.collect();
+            let page = whole.source.collect().map(|request| (request, Table::EMPTY));
             if !self.send(page, outcome).await {
                 return false;
             }
@@ -287,42 +301,36 @@ impl PushReader {
         true
     }
 
-    fn collect_containers(
-        &mut self,
-        snapshot: &Snapshot,
-        range: Range<usize>,
-    ) -> Result<ExportMetricsServiceRequest, String> {
-        self.collection.prepare(snapshot, range, 0..0);
-        self.containers.collect()
+    fn collect_containers(&mut self, snapshot: &Snapshot, range: Range<usize>) -> Result<Page, String> {
+        let containers = snapshot.containers.list.get(range).unwrap_or_default();
+        self.collection.prepare(containers, &[]);
+        Ok((self.containers.collect()?, Table::of_containers(containers, &self.infos)))
     }
 
-    fn collect_events(
-        &mut self,
-        snapshot: &Snapshot,
-        range: Range<usize>,
-    ) -> Result<ExportMetricsServiceRequest, String> {
-        self.collection.prepare(snapshot, 0..0, range);
-        self.events.collect()
+    fn collect_events(&mut self, snapshot: &Snapshot, range: Range<usize>) -> Result<Page, String> {
+        let events = snapshot.events.list.get(range).unwrap_or_default();
+        self.collection.prepare(&[], events);
+        Ok((self.events.collect()?, Table::of_events(events)))
     }
 
     /// Sends what was collected. Says whether there is any use in sending more.
-    async fn send(
-        &mut self,
-        collected: Result<ExportMetricsServiceRequest, String>,
-        outcome: &mut Outcome,
-    ) -> bool {
-        let mut request = match collected {
-            Ok(request) => request,
+    async fn send(&mut self, collected: Result<Page, String>, outcome: &mut Outcome) -> bool {
+        let (mut request, table) = match collected {
+            Ok(page) => page,
             Err(why) => {
                 self.stats.otlp_export(&self.target.name, ERROR);
                 outcome.failure.get_or_insert(why);
                 return true;
             }
         };
-        self.deltas.apply(&mut request);
-        for part in request::split(request, self.periodic.max_export_batch_size, request::MOST_BYTES) {
-            let keys = self.deltas.keys(&part);
-            let result = match self.target.send(part).await {
+        self.deltas.apply(&mut request, &table);
+        for part in request::split(request, self.periodic.max_export_batch_size, request::MOST_BYTES, &table)
+        {
+            let keys = self.deltas.keys(&part, &table);
+            let message = encode::encode(&part, &table);
+            // Waiting for an answer can take long, and needs no more than the message.
+            drop(part);
+            let result = match self.target.send(message).await {
                 Ok(answer) => {
                     // What was refused is not to be sent again, so it counts as taken.
                     self.deltas.commit(keys);

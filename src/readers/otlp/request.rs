@@ -8,6 +8,9 @@ use opentelemetry_proto::tonic::metrics::v1::{
 };
 use prost::Message;
 
+use super::attributes::Table;
+use super::encode::{point_length, request_length};
+
 /// A Collector's gRPC receiver refuses messages over 4 MiB unless it is told otherwise.
 pub(super) const MOST_BYTES: usize = 4_000_000;
 
@@ -21,12 +24,13 @@ pub(super) fn split(
     request: ExportMetricsServiceRequest,
     most_points: usize,
     most_bytes: usize,
+    table: &Table,
 ) -> Vec<ExportMetricsServiceRequest> {
     let count = points(&request);
     if count == 0 {
         return Vec::new();
     }
-    if count <= most_points && request.encoded_len() <= most_bytes {
+    if count <= most_points && request_length(&request, table) <= most_bytes {
         return vec![request];
     }
     let mut parts = Vec::new();
@@ -36,7 +40,7 @@ pub(super) fn split(
             let metrics = std::mem::take(&mut scope.metrics);
             let mut splitter = Splitter::new(&resource, &scope, most_points, most_bytes);
             for metric in metrics {
-                splitter.add(metric);
+                splitter.add(metric, table);
             }
             parts.extend(splitter.finish());
         }
@@ -103,43 +107,43 @@ impl Splitter {
         }
     }
 
-    fn add(&mut self, mut metric: Metric) {
+    fn add(&mut self, mut metric: Metric, table: &Table) {
         match metric.data.take() {
             Some(Data::Gauge(mut data)) => {
                 let points = std::mem::take(&mut data.data_points);
                 metric.data = Some(Data::Gauge(data));
-                self.add_points(&metric, points);
+                self.add_points(&metric, points, table);
             }
             Some(Data::Sum(mut data)) => {
                 let points = std::mem::take(&mut data.data_points);
                 metric.data = Some(Data::Sum(data));
-                self.add_points(&metric, points);
+                self.add_points(&metric, points, table);
             }
             Some(Data::Histogram(mut data)) => {
                 let points = std::mem::take(&mut data.data_points);
                 metric.data = Some(Data::Histogram(data));
-                self.add_points(&metric, points);
+                self.add_points(&metric, points, table);
             }
             Some(Data::ExponentialHistogram(mut data)) => {
                 let points = std::mem::take(&mut data.data_points);
                 metric.data = Some(Data::ExponentialHistogram(data));
-                self.add_points(&metric, points);
+                self.add_points(&metric, points, table);
             }
             Some(Data::Summary(mut data)) => {
                 let points = std::mem::take(&mut data.data_points);
                 metric.data = Some(Data::Summary(data));
-                self.add_points(&metric, points);
+                self.add_points(&metric, points, table);
             }
             None => {}
         }
     }
 
     /// `metric` is without its points.
-    fn add_points<P: Point>(&mut self, metric: &Metric, points: Vec<P>) {
+    fn add_points<P: Point>(&mut self, metric: &Metric, points: Vec<P>, table: &Table) {
         let head = metric.encoded_len() + 2 * NESTING;
         let mut begun = false;
         for point in points {
-            let bytes = point.encoded_len() + NESTING;
+            let bytes = point.length(&metric.name, table) + NESTING;
             let more = if begun { bytes } else { head + bytes };
             if self.points > 0 && (self.points >= self.most_points || self.bytes + more > self.most_bytes) {
                 self.close();
@@ -175,12 +179,21 @@ impl Splitter {
 }
 
 /// A data point of any kind.
-trait Point: Message {
+trait Point: Message + Sized {
+    /// How many bytes it takes, a point of this metric.
+    fn length(&self, _metric: &str, _table: &Table) -> usize {
+        self.encoded_len()
+    }
+
     /// Adds it to data of its kind.
     fn push_to(self, data: &mut Data);
 }
 
 impl Point for NumberDataPoint {
+    fn length(&self, metric: &str, table: &Table) -> usize {
+        point_length(metric, self, table)
+    }
+
     fn push_to(self, data: &mut Data) {
         match data {
             Data::Gauge(data) => data.data_points.push(self),
@@ -255,7 +268,7 @@ mod tests {
 
     /// Every point as the metric that it would be alone, in order.
     fn flat(requests: &[ExportMetricsServiceRequest]) -> Vec<ExportMetricsServiceRequest> {
-        requests.iter().flat_map(|request| split(request.clone(), 1, usize::MAX)).collect()
+        requests.iter().flat_map(|request| split(request.clone(), 1, usize::MAX, &Table::EMPTY)).collect()
     }
 
     #[test]
@@ -274,7 +287,7 @@ mod tests {
         let alone = flat(std::slice::from_ref(&whole));
         assert_eq!(alone.len(), 11);
         for most in 1..13 {
-            let parts = split(whole.clone(), most, usize::MAX);
+            let parts = split(whole.clone(), most, usize::MAX, &Table::EMPTY);
             assert_eq!(parts.len(), 11_usize.div_ceil(most));
             assert!(parts.iter().all(|part| (1..=most).contains(&points(part))));
             assert_eq!(flat(&parts), alone, "in parts of {most}");
@@ -290,7 +303,7 @@ mod tests {
             .collect();
         let whole = request(metrics);
         for most in [300, 1_000, 5_000, 20_000] {
-            let parts = split(whole.clone(), usize::MAX, most);
+            let parts = split(whole.clone(), usize::MAX, most, &Table::EMPTY);
             let sizes: Vec<usize> = parts.iter().map(Message::encoded_len).collect();
             assert!(sizes.iter().all(|size| *size <= most), "{most}: {sizes:?}");
             // Bounded, but not at the price of a request for each point.
@@ -304,12 +317,17 @@ mod tests {
         let mut points = numbers("g", 1, 0);
         points.extend(numbers("large", 1, 1_000));
         points.extend(numbers("h", 1, 0));
-        let parts = split(request(vec![metric("m", Data::Gauge(Gauge { data_points: points }))]), 10, 500);
+        let parts = split(
+            request(vec![metric("m", Data::Gauge(Gauge { data_points: points }))]),
+            10,
+            500,
+            &Table::EMPTY,
+        );
         assert_eq!(parts.iter().map(super::points).collect::<Vec<_>>(), [1, 1, 1]);
     }
 
     #[test]
     fn of_nothing_there_is_no_part() {
-        assert!(split(request(Vec::new()), 10, 500).is_empty());
+        assert!(split(request(Vec::new()), 10, 500, &Table::EMPTY).is_empty());
     }
 }

@@ -237,7 +237,7 @@ impl PrometheusReader {
         for shard in rendered.containers.update(&snapshot.containers.list) {
             let mut families = Families::default();
             for containers in shard.items.chunks(ROOM) {
-                self.collection.prepare_numbered(containers, &[]);
+                self.collection.prepare(containers, &[]);
                 instruments.collect_containers(containers, &mut families);
             }
             shard.text = instruments.compress(families, heads)?;
@@ -245,7 +245,7 @@ impl PrometheusReader {
         for shard in rendered.events.update(&snapshot.events.list) {
             let mut families = Families::default();
             for events in shard.items.chunks(ROOM) {
-                self.collection.prepare_numbered(&[], events);
+                self.collection.prepare(&[], events);
                 instruments.collect_events(events, &mut families);
             }
             shard.text = instruments.compress(families, heads)?;
