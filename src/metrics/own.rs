@@ -1,6 +1,6 @@
 //! The instruments of the exporter's own numbers, of its process and of its runtime.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use opentelemetry::KeyValue;
@@ -147,7 +147,9 @@ fn register_process(registrar: &Registrar<'_>) {
     });
     gauge(registrar, &catalog::PROCESS_START_TIME, |o| {
         let Some(stat) = Process::myself().and_then(|p| p.stat()).ok() else { return };
-        let Ok(boot) = procfs::boot_time_secs() else { return };
+        // It stands in the kernel's table of all that it counts, which grows with cores and interrupts.
+        static BOOT: LazyLock<Option<u64>> = LazyLock::new(|| procfs::boot_time_secs().ok());
+        let Some(boot) = *BOOT else { return };
         o.observe(boot as f64 + stat.starttime as f64 / procfs::ticks_per_second() as f64, &[]);
     });
 }
