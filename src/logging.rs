@@ -1,5 +1,7 @@
 //! Log lines, on standard error.
 
+use std::io::BufWriter;
+
 use tracing::level_filters::LevelFilter;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::Targets;
@@ -32,7 +34,8 @@ pub fn begin(level: LogLevel, format: LogFormat) -> (WorkerGuard, Level) {
         .lossy(true)
         .buffered_lines_limit(WAITING_LINES)
         .thread_name("log")
-        .finish(std::io::stderr());
+        // Flushed whenever no line waits: lines that come together are written together.
+        .finish(BufWriter::new(std::io::stderr()));
     let layer = match format {
         LogFormat::Logfmt => tracing_logfmt::builder()
             .with_target(false)

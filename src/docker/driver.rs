@@ -17,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::answer::{Oddity, Selection};
 use super::client::Client;
-use super::event::Event;
+use super::event::{Effect, Event};
 use super::transport::EndpointError;
 use super::watcher::{Action, Change, Input, Note, Settings, Watcher};
 use crate::config::Config;
@@ -27,6 +27,11 @@ use crate::stats::Stats;
 /// Batches of events between the stream and the watcher. When it is full, the stream waits; a daemon that then
 /// skips events is found out by the next list.
 const STREAM_QUEUE: usize = 256;
+/// Events that change nothing that is shown wait so long for others. Health probes bring three each and hundreds a
+/// second: one by one, most of their cost would be the waking of those who take them.
+const GATHER: Duration = Duration::from_millis(20);
+/// But no more of them than this.
+const MOST_GATHERED: usize = 1024;
 /// An event that is longer than this is none.
 const LONGEST_EVENT: usize = 1024 * 1024;
 /// Oddities that are remembered, so that each is logged once.
@@ -309,32 +314,58 @@ async fn read_events(
     sender: &mpsc::Sender<Input>,
 ) -> String {
     let mut lines = Lines::default();
-    loop {
-        let chunk = match body.frame().await {
-            None => return "the daemon has closed the event stream".into(),
-            Some(Err(error)) => return format!("the event stream broke off: {error}"),
+    let mut gathered = Vec::new();
+    let mut due = None;
+    let end = loop {
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                due = None;
+                if !hand_over(&mut gathered, sender).await {
+                    return "nobody listens any more".into();
+                }
+                continue;
+            }
+        };
+        let chunk = match frame {
+            None => break "the daemon has closed the event stream".into(),
+            Some(Err(error)) => break format!("the event stream broke off: {error}"),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(chunk) => chunk,
                 Err(_) => continue,
             },
         };
         let mut oddities = Vec::new();
-        let events: Vec<Event> = lines
-            .push(chunk)
-            .into_iter()
-            .filter_map(|line| match line {
-                Ok(line) => Event::read(&line, selection, &mut oddities),
-                Err(()) => {
-                    oddities.push(Oddity::new("event", "longer than an event can be"));
-                    None
-                }
-            })
-            .collect();
-        odd.log("event stream", oddities);
-        if !events.is_empty() && sender.send(Input::Events(events)).await.is_err() {
-            return "nobody listens any more".into();
+        let events = lines.push(chunk).into_iter().filter_map(|line| match line {
+            Ok(line) => Event::read(&line, selection, &mut oddities),
+            Err(()) => {
+                oddities.push(Oddity::new("event", "longer than an event can be"));
+                None
+            }
+        });
+        let mut at_once = false;
+        for event in events {
+            at_once |= event.effect() != Effect::Nothing;
+            gathered.push(event);
         }
-    }
+        odd.log("event stream", oddities);
+        if at_once || gathered.len() > MOST_GATHERED {
+            due = None;
+            if !hand_over(&mut gathered, sender).await {
+                return "nobody listens any more".into();
+            }
+        } else if !gathered.is_empty() {
+            due.get_or_insert_with(|| Instant::now() + GATHER);
+        }
+    };
+    // What came before the end is told before it; where nobody listens, neither is.
+    hand_over(&mut gathered, sender).await;
+    end
+}
+
+/// Hands over what has been gathered. Tells whether somebody takes it.
+async fn hand_over(gathered: &mut Vec<Event>, sender: &mpsc::Sender<Input>) -> bool {
+    gathered.is_empty() || sender.send(Input::Events(std::mem::take(gathered))).await.is_ok()
 }
 
 /// Makes lines of chunks. A line that grows too long is dropped, and what follows it is read again.
