@@ -142,12 +142,16 @@ async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
     };
     app.stats.scraped(true);
     let gzip = encoding::takes_gzip(&headers);
+    let mut length = None;
     let body = if gzip {
-        Body::new(Parts::new(exposition.gzip()))
+        let parts = Parts::new(exposition.gzip());
+        length = hyper::body::Body::size_hint(&parts).exact();
+        Body::new(parts)
     } else {
         Body::from_stream(futures_util::stream::iter(exposition.text()))
     };
-    // Held until the last byte is taken: clients that read slowly keep their answers in memory.
+    // Held until the last byte is taken: clients that read slowly keep their answers in memory. What is mapped so
+    // no longer knows its length.
     let body = body.map_frame(move |frame| {
         let _ = &permit;
         frame
@@ -156,6 +160,9 @@ async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
     if gzip {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
