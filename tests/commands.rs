@@ -121,13 +121,6 @@ fn check_refuses_what_a_start_would_refuse() {
              web.config_file names it\n"
         )
     );
-    for strategy in ["no_utf8_escaping_with_suffixes/development", "no_translation/development"] {
-        let exporter = format!("{{prometheus/development: {{translation_strategy: {strategy}}}}}");
-        let (_directory, path) =
-            file(&format!("meter_provider: {{readers: [{{pull: {{exporter: {exporter}}}}}]}}"));
-        let refusal = said(&["check", &path], 1);
-        assert!(refusal.contains("translation_strategy: names with dots need"), "{refusal}");
-    }
     // Well-formed, and of no use all the same: what it names is not there.
     let (_directory, path) = file("docker: {host: 'https://docker:1', tls: {ca_file: /nonexistent.pem}}");
     let refusal = said(&["check", &path], 1);

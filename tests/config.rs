@@ -391,8 +391,7 @@ fn what_has_no_effect_is_told() {
     }
 }
 
-/// The document says of each of the standard's keys what happens; here it happens. What is refused at the start only
-/// is in tests/commands.rs.
+/// The document says of each of the standard's keys what happens; here it happens.
 #[test]
 fn the_standards_keys_do_what_the_document_says() {
     let document = include_str!("../docs/configuration.md");
@@ -415,8 +414,7 @@ fn the_standards_keys_do_what_the_document_says() {
             }
             Err(_) => "error".to_owned(),
         };
-        let expected = if case[1] == "refused" { "supported" } else { case[1] };
-        assert_eq!(found, expected, "of {case:?}");
+        assert_eq!(found, case[1], "of {case:?}");
     }
 }
 

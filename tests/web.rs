@@ -31,6 +31,114 @@ fn status(head: &str) -> &str {
     head.split(' ').nth(1).unwrap()
 }
 
+/// A line without quoted names, as a client that takes none would get it.
+fn escaped(line: &str) -> String {
+    let mut out = String::new();
+    let mut rest = line;
+    // Names are what is in quotes behind `{`, `,` or a space and before `,`, `=` or a space; a value is behind `=`.
+    while let Some(at) = rest.find('"') {
+        let (before, quoted) = rest.split_at(at);
+        let end = 1 + quoted[1..].find('"').unwrap();
+        let text = &quoted[1..end];
+        out.push_str(before);
+        if before.ends_with('=') {
+            out.push_str(&format!("\"{text}\""));
+        } else {
+            let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
+            let name: String = text.chars().map(allowed).collect();
+            if before.ends_with('{') && out == "{" {
+                out = format!("{name}{{");
+            } else {
+                out.push_str(&name);
+            }
+        }
+        rest = &quoted[end + 1..];
+        if out.ends_with('{') {
+            rest = rest.trim_start_matches(',');
+        }
+    }
+    out + rest
+}
+
+#[test]
+fn names_stay_as_they_are_for_clients_that_ask_for_it() {
+    const ASKED: &str = "Accept: text/plain;version=1.0.0;escaping=allow-utf-8\r\n";
+    let engine = FakeEngine::start().unwrap();
+    engine.add(Container::new("web").label("com.example.team", "blue"));
+    engine.add(Container::new("db").label("tier", "data"));
+    let pull = "/meter_provider/readers/0/pull/exporter/prometheus~1development";
+    for (strategy, started, count) in [
+        ("no_translation/development", "container.state.startedat", "docker.events"),
+        (
+            "no_utf8_escaping_with_suffixes/development",
+            "container.state.startedat_seconds",
+            "docker.events_total",
+        ),
+    ] {
+        let exporter = Setup::new(&engine.host())
+            .set(&format!("{pull}/translation_strategy"), strategy)
+            .set(&format!("{pull}/target_info_enabled~1development"), true)
+            .set(&format!("{pull}/scope_info_enabled"), true)
+            .set(
+                &format!("{pull}/resource_constant_labels"),
+                serde_json::json!({"included": ["service.name"]}),
+            )
+            .set("/containers/encoding", "state_set")
+            .start();
+        let (head, body) = request(&exporter, "GET", "/metrics", ASKED);
+        assert!(
+            head.contains("content-type: text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8"),
+            "{head}"
+        );
+        assert!(head.contains("vary: accept, accept-encoding"), "{head}");
+        let kept = String::from_utf8(body).unwrap();
+        let line = |start: &str, with: &[&str]| {
+            let found =
+                kept.lines().any(|line| line.starts_with(start) && with.iter().all(|w| line.contains(w)));
+            assert!(found, "no line {start} with {with:?} in\n{kept}");
+        };
+        line(&format!("# TYPE \"{started}\" gauge"), &[]);
+        line(&format!("# TYPE \"{count}\" counter"), &[]);
+        line(
+            "{\"container.state.status\",",
+            &["\"container.label.com.example.team\"=\"blue\"", "status=\"running\"", "} 1"],
+        );
+        line(&format!("{{\"{started}\","), &["name=\"web\"", "\"service.name\"=\"docker-state-exporter\""]);
+        line(&format!("{{\"{count}\","), &["event=\"oom\"", "name=\"db\"", "} 0"]);
+        line("target_info{", &["\"service.name\"=\"docker-state-exporter\"", "\"host.name\"="]);
+        line("docker_up 1", &[]);
+        // Everybody else gets the same under names that they can read.
+        for accept in [
+            "",
+            "Accept: text/plain;version=0.0.4\r\n",
+            "Accept: text/plain;version=1.0.0;escaping=underscores\r\n",
+        ] {
+            let (head, body) = request(&exporter, "GET", "/metrics", accept);
+            assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+            let body = String::from_utf8(body).unwrap();
+            Exposition::parse(&body).unwrap();
+            let of_engine = |text: &str| -> std::collections::BTreeSet<String> {
+                let is_own = |line: &&str| {
+                    ["docker_state_exporter", "process_", "tokio_"]
+                        .iter()
+                        .any(|own| line.contains(&format!(" {own}")) || line.starts_with(own))
+                };
+                let lines = text.lines().filter(|line| !is_own(line)).map(escaped);
+                // Labels come in the order of their names, which escaping changes.
+                lines
+                    .map(|line| {
+                        let mut parts: Vec<_> = line.split(['{', ',', '}']).collect();
+                        parts.sort_unstable();
+                        parts.join(",")
+                    })
+                    .collect()
+            };
+            assert_eq!(of_engine(&kept), of_engine(&body));
+        }
+        exporter.stop();
+    }
+}
+
 #[test]
 fn every_path_answers_get_and_head_and_nothing_else() {
     let engine = FakeEngine::start().unwrap();

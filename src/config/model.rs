@@ -254,6 +254,18 @@ pub enum TranslationStrategy {
     NoTranslation,
 }
 
+impl TranslationStrategy {
+    /// Whether names stay as they are for those who can read them.
+    pub fn keeps_names(self) -> bool {
+        matches!(self, Self::NoUtf8EscapingWithSuffixes | Self::NoTranslation)
+    }
+
+    /// Whether unit and `_total` are appended.
+    pub fn has_suffixes(self) -> bool {
+        matches!(self, Self::UnderscoreEscapingWithSuffixes | Self::NoUtf8EscapingWithSuffixes)
+    }
+}
+
 /// A reader that collects and exports at an interval.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Periodic {

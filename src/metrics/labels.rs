@@ -10,11 +10,22 @@ use std::fmt::Write;
 use crate::config::Filter;
 use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs, Text};
 
+/// How names are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Names {
+    /// As every client reads them: `_` stands for what the classic text format does not take.
+    #[default]
+    Escaped,
+    /// As they are, and in quotes where they need it: for clients that say that they read this.
+    Kept,
+}
+
 /// Writes label sets.
 #[derive(Debug, Default)]
 pub struct LabelWriter {
     /// What label keys become. Containers share few keys, so each is made once.
     keys: HashMap<Text, String>,
+    names: Names,
     /// Which attributes are written, by their names in OTLP; `None` for all.
     kept: Option<Filter>,
 }
@@ -24,8 +35,8 @@ const MOST_KEYS: usize = 10_000;
 
 impl LabelWriter {
     /// A writer of the labels whose names in OTLP the filter lets pass.
-    pub fn new(kept: Option<Filter>) -> Self {
-        Self { kept, ..Self::default() }
+    pub fn new(kept: Option<Filter>, names: Names) -> Self {
+        Self { kept, names, ..Self::default() }
     }
 
     /// Whether the attribute of this name is written.
@@ -80,7 +91,11 @@ impl LabelWriter {
         let mut written: Vec<(&str, String)> = Vec::with_capacity(labels.len());
         for (key, _) in labels {
             if !self.keys.contains_key(key) {
-                self.keys.insert(Text::clone(key), label_name(key));
+                let name = match self.names {
+                    Names::Escaped => label_name(key),
+                    Names::Kept => quoted(&format!("container.label.{key}")),
+                };
+                self.keys.insert(Text::clone(key), name);
             }
         }
         for (key, value) in labels {
@@ -112,6 +127,15 @@ impl LabelWriter {
 pub fn push_text(out: &mut String, name: &str, value: &str) {
     separate(out);
     push_first(out, name, value);
+}
+
+/// A name in quotes, as the text format takes any.
+pub fn quoted(name: &str) -> String {
+    let mut quoted = String::with_capacity(name.len() + 2);
+    quoted.push('"');
+    escape_into(&mut quoted, name);
+    quoted.push('"');
+    quoted
 }
 
 /// Writes a label whose value needs escaping, and nothing before it.
@@ -183,9 +207,21 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_are_kept_are_not_joined() {
+        let mut out = String::new();
+        let container =
+            Container::sample("0123", "web").labelled(&[("a.b", "1"), ("a_b", "2"), ("\"q\"", "3")]);
+        LabelWriter::new(None, Names::Kept).container(&mut out, &container);
+        assert_eq!(
+            out,
+            r#""container.label.\"q\""="3","container.label.a.b"="1","container.label.a_b"="2",id="/docker/0123",image="busybox",name="web""#
+        );
+    }
+
+    #[test]
     fn attributes_are_kept_by_their_names_in_otlp() {
         let kept = |included: &[&str], excluded: &[&str]| {
-            let mut writer = LabelWriter::new(Some(Filter::new(included, excluded)));
+            let mut writer = LabelWriter::new(Some(Filter::new(included, excluded)), Names::Escaped);
             let container =
                 Container::sample("0123", "web").labelled(&[("a.b", "1"), ("a_b", "2"), ("c", "3")]);
             let (mut out, mut info) = (String::new(), String::new());

@@ -32,7 +32,8 @@ use tracing::error;
 
 use crate::config::Config;
 use crate::inventory;
-use crate::readers::prometheus::{CONTENT_TYPE, Exposition, PrometheusReader};
+use crate::metrics::labels::Names;
+use crate::readers::prometheus::{Exposition, PrometheusReader, content_type};
 use crate::stats::Stats;
 
 use self::encoding::Parts;
@@ -131,7 +132,8 @@ async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
         app.stats.scraped(false);
         return plain(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once (web.max_requests)\n");
     };
-    let exposition = match render(&app.reader).await {
+    let names = app.reader.names(encoding::takes_all_names(&headers));
+    let exposition = match render(&app.reader, names).await {
         Ok(exposition) => exposition,
         Err(why) => {
             error!(why, "a scrape failed");
@@ -158,8 +160,8 @@ async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
     });
     let mut response = Response::new(Body::new(body));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE));
-    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(names)));
+    headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
     if let Some(length) = length {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
@@ -171,12 +173,12 @@ async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
 
 /// What has not changed is there at once. Rendering a change can take a while, and the daemon's events must not
 /// wait for it.
-async fn render(reader: &Arc<PrometheusReader>) -> Result<Exposition, String> {
-    if let Some(exposition) = reader.unchanged().map_err(|error| error.to_string())? {
+async fn render(reader: &Arc<PrometheusReader>, names: Names) -> Result<Exposition, String> {
+    if let Some(exposition) = reader.unchanged(names).map_err(|error| error.to_string())? {
         return Ok(exposition);
     }
     let reader = Arc::clone(reader);
-    match tokio::task::spawn_blocking(move || reader.render()).await {
+    match tokio::task::spawn_blocking(move || reader.render(names)).await {
         Ok(rendered) => rendered.map_err(|error| error.to_string()),
         Err(error) => Err(error.to_string()),
     }
@@ -233,7 +235,7 @@ async fn state(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
         response
     };
     let headers = response.headers_mut();
-    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         headers.insert(header::ETAG, tag);
     }

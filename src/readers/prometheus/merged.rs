@@ -7,10 +7,10 @@ use opentelemetry::KeyValue;
 use prometheus::Registry;
 
 use super::ROOM;
-use super::encode::{Families, Labels};
+use super::encode::{Families, Labels, Naming};
 use crate::inventory::{Container, EventCount};
 use crate::metrics::catalog::{ContainerValue, STATE_LABEL};
-use crate::metrics::labels::{LabelWriter, push_text};
+use crate::metrics::labels::{LabelWriter, Names, push_first, push_text, quoted};
 use crate::metrics::merge::OVERFLOW;
 use crate::metrics::views::Streams;
 use crate::metrics::{Collection, Merged, SERIES_LABEL};
@@ -23,14 +23,18 @@ pub(super) struct MergedStreams {
 }
 
 impl MergedStreams {
-    pub(super) fn new(collection: &Collection) -> Self {
+    pub(super) fn new(collection: &Collection, names: Names) -> Self {
         let mut overflow = String::new();
-        push_text(&mut overflow, &OVERFLOW.replace('.', "_"), "true");
+        let name = match names {
+            Names::Escaped => OVERFLOW.replace('.', "_"),
+            Names::Kept => quoted(OVERFLOW),
+        };
+        push_first(&mut overflow, &name, "true");
         let Streams { merged_containers, merged_events, .. } = collection.streams();
         let streams = merged_containers.iter().map(|c| &c.stream).chain(merged_events);
         Self {
             merged: collection.merged(&overflow),
-            writers: streams.map(|stream| LabelWriter::new(stream.keys.clone())).collect(),
+            writers: streams.map(|stream| LabelWriter::new(stream.keys.clone(), names)).collect(),
         }
     }
 
@@ -39,6 +43,7 @@ impl MergedStreams {
         collection: &Collection,
         registry: &Registry,
         containers: &[Arc<Container>],
+        naming: &Naming,
         families: &mut Families,
     ) {
         let streams = collection.streams().merged_containers.iter();
@@ -60,7 +65,7 @@ impl MergedStreams {
                     items.push((text, value));
                 });
             }
-            write(collection, registry, i, merged.merge(&items), families);
+            write(collection, registry, i, merged.merge(&items), naming, families);
         }
     }
 
@@ -69,6 +74,7 @@ impl MergedStreams {
         collection: &Collection,
         registry: &Registry,
         events: &[EventCount],
+        naming: &Naming,
         families: &mut Families,
     ) {
         let containers = collection.streams().merged_containers.len();
@@ -80,7 +86,7 @@ impl MergedStreams {
                 (Arc::clone(&event.labels), text, event.count)
             };
             let items: Vec<_> = events.iter().map(item).collect();
-            write(collection, registry, containers + i, merged.merge(&items), families);
+            write(collection, registry, containers + i, merged.merge(&items), naming, families);
         }
     }
 }
@@ -91,6 +97,7 @@ fn write(
     registry: &Registry,
     stream: usize,
     points: Vec<(String, i64)>,
+    naming: &Naming,
     families: &mut Families,
 ) {
     for points in points.chunks(ROOM) {
@@ -102,6 +109,6 @@ fn write(
         prepared.push(numbered.collect());
         collection.prepare_merged(prepared);
         let of_all: Vec<String> = points.iter().map(|(text, _)| text.clone()).collect();
-        families.add(&registry.gather(), &Labels { of_all: &of_all, of_some: (&[], &[]) });
+        families.add(&registry.gather(), &Labels { of_all: &of_all, of_some: (&[], &[]) }, naming);
     }
 }

@@ -25,21 +25,26 @@ use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::runtime::RuntimeMetrics;
 
-use self::encode::{Families, Labels};
+use self::encode::{Families, Labels, Naming};
 use self::gzip::{Deflater, Inflate, Joined, Piece};
 use self::merged::MergedStreams;
 use self::shards::Shards;
 use super::ReaderError;
-use crate::config::{Aggregation, Config, Pull, TranslationStrategy};
+use crate::config::{Aggregation, Config, Pull};
 use crate::inventory::{self, Container, EventCount, Snapshot};
 use crate::metrics::catalog::ContainerValue;
-use crate::metrics::labels::LabelWriter;
+use crate::metrics::labels::{LabelWriter, Names};
 use crate::metrics::views::{Rules, Streams};
 use crate::metrics::{self, Collection};
 use crate::stats::{DurationSink, Stats};
 
-/// The type of the exposition.
-pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+/// The type of an exposition.
+pub fn content_type(names: Names) -> &'static str {
+    match names {
+        Names::Escaped => prometheus::TEXT_FORMAT,
+        Names::Kept => "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
+    }
+}
 
 /// Series that are collected at once. The SDK takes memory for all of them beforehand.
 const ROOM: usize = 256;
@@ -51,12 +56,28 @@ pub struct PrometheusReader {
     resource: Resource,
     cache_period: Duration,
     collection: Arc<Collection>,
-    state: Mutex<State>,
+    states: Mutex<States>,
     own: Registry,
     _own_provider: SdkMeterProvider,
     /// What writes to their histograms.
     _sink: Arc<DurationSink>,
     own_deflater: Mutex<Deflater>,
+}
+
+/// One for each way to write names. They share the collection, so they share a lock.
+#[derive(Default)]
+struct States {
+    escaped: State,
+    kept: State,
+}
+
+impl States {
+    fn of(&mut self, names: Names) -> &mut State {
+        match names {
+            Names::Escaped => &mut self.escaped,
+            Names::Kept => &mut self.kept,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -72,6 +93,7 @@ struct Instruments {
     labels: LabelWriter,
     /// The names of the families that say what else is known of a container.
     infos: Vec<String>,
+    naming: Naming,
     merged: MergedStreams,
     deflater: Deflater,
 }
@@ -144,36 +166,41 @@ impl PrometheusReader {
             resource: resource.clone(),
             cache_period: config.web.cache_period,
             collection: Collection::new(config.containers.encoding, &rules),
-            state: Mutex::default(),
+            states: Mutex::default(),
             own,
             _own_provider: own_provider,
             _sink: sink,
             own_deflater: Mutex::new(Deflater::new()),
         };
         // What is wrong with the settings shows now and not at the first scrape.
-        let instruments = reader.instruments()?;
-        *reader.state.lock().unwrap_or_else(PoisonError::into_inner) =
-            State { instruments: Some(instruments), rendered: None };
+        let instruments = reader.instruments(Names::Escaped)?;
+        reader.states.lock().unwrap_or_else(PoisonError::into_inner).escaped.instruments = Some(instruments);
         Ok(reader)
     }
 
+    /// How names are written for a client that takes them as they are, or does not.
+    pub fn names(&self, takes_all: bool) -> Names {
+        if takes_all && self.pull.translation_strategy.keeps_names() { Names::Kept } else { Names::Escaped }
+    }
+
     /// The exposition, if no more than the exporter's own numbers have changed since the last one.
-    pub fn unchanged(&self) -> Result<Option<Exposition>, ReaderError> {
-        let state = match self.state.try_lock() {
-            Ok(state) => state,
+    pub fn unchanged(&self, names: Names) -> Result<Option<Exposition>, ReaderError> {
+        let mut states = match self.states.try_lock() {
+            Ok(states) => states,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Ok(None),
         };
-        let whole = state.rendered.as_ref().filter(|r| self.is_fresh(r, &self.inventory.snapshot()));
+        let rendered = states.of(names).rendered.as_ref();
+        let whole = rendered.filter(|r| self.is_fresh(r, &self.inventory.snapshot()));
         let Some(whole) = whole.map(|rendered| rendered.whole.clone()) else { return Ok(None) };
-        drop(state);
+        drop(states);
         self.with_own(whole).map(Some)
     }
 
     /// The exposition at this moment. It may take a while when much has changed, so it is not for a thread that
     /// others wait for.
-    pub fn render(&self) -> Result<Exposition, ReaderError> {
-        let whole = self.render_inventory()?;
+    pub fn render(&self, names: Names) -> Result<Exposition, ReaderError> {
+        let whole = self.render_inventory(names)?;
         self.with_own(whole)
     }
 
@@ -181,7 +208,7 @@ impl PrometheusReader {
     /// runtime.
     pub fn containers_only(&self) -> Result<Vec<u8>, ReaderError> {
         let mut text = Vec::new();
-        for part in Inflate::new(&self.render_inventory()?) {
+        for part in Inflate::new(&self.render_inventory(Names::Escaped)?) {
             text.extend_from_slice(&part.map_err(unwritable)?);
         }
         let mut own = self.own.gather();
@@ -204,9 +231,10 @@ impl PrometheusReader {
                 && rendered.event_generation == snapshot.events.generation)
     }
 
-    fn render_inventory(&self) -> Result<Piece, ReaderError> {
+    fn render_inventory(&self, names: Names) -> Result<Piece, ReaderError> {
         // Scrapes that come together wait for one rendering and share it.
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = states.of(names);
         let snapshot = self.inventory.snapshot();
         if let Some(rendered) = &state.rendered
             && self.is_fresh(rendered, &snapshot)
@@ -217,7 +245,7 @@ impl PrometheusReader {
         // locks are poisoned then, the next scrape begins with new instruments.
         let mut instruments = match state.instruments.take() {
             Some(instruments) => instruments,
-            None => self.instruments()?,
+            None => self.instruments(names)?,
         };
         let mut rendered = state.rendered.take().unwrap_or_default();
         self.update(&mut instruments, &mut rendered, &snapshot)?;
@@ -254,14 +282,15 @@ impl PrometheusReader {
         if rendered.container_generation != snapshot.containers.generation && !merged_containers.is_empty() {
             let mut families = Families::default();
             let list = &snapshot.containers.list;
-            let Instruments { merged, registry, .. } = instruments;
-            merged.collect_containers(&self.collection, registry, list, &mut families);
+            let Instruments { merged, registry, naming, .. } = instruments;
+            merged.collect_containers(&self.collection, registry, list, naming, &mut families);
             rendered.merged_containers = instruments.compress(families, heads)?;
         }
         if rendered.event_generation != snapshot.events.generation && !merged_events.is_empty() {
             let mut families = Families::default();
-            let Instruments { merged, registry, .. } = instruments;
-            merged.collect_events(&self.collection, registry, &snapshot.events.list, &mut families);
+            let Instruments { merged, registry, naming, .. } = instruments;
+            let list = &snapshot.events.list;
+            merged.collect_events(&self.collection, registry, list, naming, &mut families);
             rendered.merged_events = instruments.compress(families, heads)?;
         }
         self.collection.clear();
@@ -293,10 +322,10 @@ impl PrometheusReader {
         Ok(whole.finish())
     }
 
-    fn instruments(&self) -> Result<Instruments, ReaderError> {
+    fn instruments(&self, names: Names) -> Result<Instruments, ReaderError> {
         let registry = Registry::new();
         let view = self.collection.view(ROOM, ROOM);
-        let exporter = self.exporter(registry.clone())?;
+        let exporter = self.exporter(registry.clone());
         let merged_view = self.collection.merged_view(ROOM);
         let provider = provider(exporter, &self.resource, |b| b.with_view(view).with_view(merged_view))?;
         let meter = provider.meter_with_scope(metrics::scope());
@@ -306,9 +335,10 @@ impl PrometheusReader {
         Ok(Instruments {
             registry,
             _provider: provider,
-            labels: LabelWriter::default(),
+            labels: LabelWriter::new(None, names),
             infos: self.infos(),
-            merged: MergedStreams::new(&self.collection),
+            naming: self.naming(names),
+            merged: MergedStreams::new(&self.collection, names),
             deflater: Deflater::new(),
         })
     }
@@ -320,7 +350,7 @@ impl PrometheusReader {
         infos.map(|info| info.stream.prometheus_name(false)).collect()
     }
 
-    fn exporter(&self, registry: Registry) -> Result<ExporterBuilder, ReaderError> {
+    fn exporter(&self, registry: Registry) -> ExporterBuilder {
         let mut exporter = opentelemetry_prometheus::exporter()
             .with_registry(registry)
             .scope_info_enabled(self.pull.scope_info_enabled);
@@ -335,18 +365,36 @@ impl PrometheusReader {
             .cloned()
             .collect();
         exporter = exporter.with_resource_selector(ResourceSelector::KeyAllowList(constant));
-        match self.pull.translation_strategy {
-            TranslationStrategy::UnderscoreEscapingWithSuffixes => Ok(exporter),
-            TranslationStrategy::UnderscoreEscapingWithoutSuffixes => {
-                Ok(exporter.without_units().without_counter_suffixes())
-            }
-            TranslationStrategy::NoUtf8EscapingWithSuffixes | TranslationStrategy::NoTranslation => {
-                Err(ReaderError::new(
-                    "translation_strategy: names with dots need the UTF-8 exposition formats, which this \
-                     program does not write\nhint: use an underscore_escaping strategy",
-                ))
+        // Names are escaped here in any case: the crate does not write others, and `naming` has those.
+        if !self.pull.translation_strategy.has_suffixes() {
+            exporter = exporter.without_units().without_counter_suffixes();
+        }
+        exporter
+    }
+
+    /// What the crate's names are as they were: metrics' with the suffixes that they have got, and those of the
+    /// resource's attributes and of the scope, which become labels.
+    fn naming(&self, names: Names) -> Naming {
+        let mut naming = Naming::default();
+        if names == Names::Escaped {
+            return naming;
+        }
+        let suffixes = self.pull.translation_strategy.has_suffixes();
+        let Streams { containers, events, merged_containers, merged_events } = self.collection.streams();
+        let of_containers = containers.iter().chain(merged_containers).map(|container| &container.stream);
+        for stream in of_containers.chain(events).chain(merged_events) {
+            let escaped = stream.prometheus_name(suffixes);
+            let suffix = escaped.get(stream.name.len()..).unwrap_or_default();
+            naming.families.insert(escaped.clone(), format!("{}{suffix}", stream.name));
+        }
+        for (key, _) in &self.resource {
+            let allowed = |c: char| if c.is_ascii_alphanumeric() || c == ':' || c == '_' { c } else { '_' };
+            let escaped: String = key.as_str().chars().map(allowed).collect();
+            if escaped != key.as_str() {
+                naming.labels.insert(escaped, key.to_string());
             }
         }
+        naming
     }
 }
 
@@ -362,7 +410,8 @@ impl Instruments {
         };
         let of_all = write(&mut |out, container| self.labels.container(out, container));
         let info = write(&mut |out, container| self.labels.info(out, container));
-        families.add(&self.registry.gather(), &Labels { of_all: &of_all, of_some: (&self.infos, &info) });
+        let labels = Labels { of_all: &of_all, of_some: (&self.infos, &info) };
+        families.add(&self.registry.gather(), &labels, &self.naming);
     }
 
     fn collect_events(&mut self, events: &[EventCount], families: &mut Families) {
@@ -374,7 +423,8 @@ impl Instruments {
                 text
             })
             .collect();
-        families.add(&self.registry.gather(), &Labels { of_all: &of_all, of_some: (&[], &[]) });
+        let labels = Labels { of_all: &of_all, of_some: (&[], &[]) };
+        families.add(&self.registry.gather(), &labels, &self.naming);
     }
 
     fn compress(
@@ -396,9 +446,8 @@ impl Instruments {
     /// What is there whatever the containers are: `target_info`, where it is asked for. Nothing else is prepared
     /// when this is called.
     fn constant(&mut self) -> Result<Piece, ReaderError> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text).map_err(unwritable)?;
-        self.deflater.piece(&text).map_err(unwritable)
+        let text = encode::plain(&self.registry.gather(), &self.naming);
+        self.deflater.piece(text.as_bytes()).map_err(unwritable)
     }
 }
 
