@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -27,11 +27,19 @@ pub struct FakeEngine {
     shared: Arc<Shared>,
     socket: PathBuf,
     /// `None` while connections are refused.
-    stop: Mutex<Option<CancellationToken>>,
+    listening: Mutex<Option<Listening>>,
     /// `None` only while this is dropped.
     runtime: Option<Runtime>,
     /// Where the socket is, unless the path was given.
     _directory: Option<tempfile::TempDir>,
+}
+
+/// The listener's task.
+struct Listening {
+    /// Ends it, and the connections that it has taken.
+    stop: CancellationToken,
+    /// Closed once the listener is.
+    closed: mpsc::Receiver<()>,
 }
 
 impl FakeEngine {
@@ -80,7 +88,7 @@ impl FakeEngine {
         let engine = Self {
             shared: Arc::new(shared),
             socket,
-            stop: Mutex::new(None),
+            listening: Mutex::new(None),
             runtime: Some(runtime),
             _directory: directory,
         };
@@ -313,13 +321,14 @@ impl FakeEngine {
 
     /// Refuses connections, and breaks those that are open. The socket's file stays, as after a crash.
     pub fn refuse(&self) {
-        if let Some(stop) = lock(&self.stop).take() {
-            stop.cancel();
+        if let Some(listening) = lock(&self.listening).take() {
+            listening.stop.cancel();
+            // Until then the system takes connections for it, and it may take one more itself.
+            let _ = listening.closed.recv_timeout(CLOSING);
         }
         lock(&self.shared.broker).end(true);
         let deadline = Instant::now() + CLOSING;
         let mut open = lock(&self.shared.open);
-        // The listener's task may take one more connection before it sees that it is to stop.
         while *open > 0 && Instant::now() < deadline {
             let wait = self.shared.closed.wait_timeout(open, Duration::from_millis(100));
             open = wait.unwrap_or_else(std::sync::PoisonError::into_inner).0;
@@ -349,9 +358,13 @@ impl FakeEngine {
             let _in_runtime = runtime.enter();
             UnixListener::bind(&self.socket)?
         };
-        let stop = CancellationToken::new();
-        runtime.spawn(server::accept(Arc::clone(&self.shared), listener, stop.clone()));
-        *lock(&self.stop) = Some(stop);
+        let (stop, (open, closed)) = (CancellationToken::new(), mpsc::channel());
+        let accepting = server::accept(Arc::clone(&self.shared), listener, stop.clone());
+        runtime.spawn(async move {
+            accepting.await;
+            drop(open);
+        });
+        *lock(&self.listening) = Some(Listening { stop, closed });
         Ok(())
     }
 
