@@ -9,6 +9,7 @@ use opentelemetry::metrics::{AsyncInstrument, Meter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
 use super::catalog::{ContainerMetric, ContainerValue, STATE_LABEL};
+use super::labels;
 use super::merged::Point;
 use super::views::{ContainerStream, Rules, Stream as ViewedStream, Streams};
 use crate::config::Encoding;
@@ -33,6 +34,8 @@ pub struct Collection {
 #[derive(Debug, Default)]
 struct Prepared {
     containers: Vec<Arc<Container>>,
+    /// Which of the containers' streams are collected; all where this is empty.
+    wanted: Vec<bool>,
     /// The counts of events.
     events: Vec<u64>,
     /// What each container and each event is told apart by: its place in these lists.
@@ -55,13 +58,35 @@ impl Collection {
 
     /// Sets out these containers and events, each told apart by its place here and by nothing else.
     pub fn prepare(&self, containers: &[Arc<Container>], events: &[EventCount]) {
+        self.prepare_wanted(containers, Vec::new(), events);
+    }
+
+    /// Sets out these containers for some of their streams, in the order of [`Streams::containers`].
+    pub fn prepare_streams(&self, containers: &[Arc<Container>], wanted: &[bool]) {
+        self.prepare_wanted(containers, wanted.to_vec(), &[]);
+    }
+
+    /// Which of the containers' streams say something else of `now` than of `before`.
+    pub fn changed(&self, before: &[Arc<Container>], now: &[Arc<Container>]) -> Vec<bool> {
+        let pairs = || before.iter().zip(now);
+        let is_same = before.len() == now.len() && pairs().all(|(before, now)| labels::same(before, now));
+        let differs = |entry: &ContainerMetric| match entry.value {
+            ContainerValue::Number(value) | ContainerValue::State { code: value, .. } => {
+                pairs().any(|(before, now)| value(before) != value(now))
+            }
+            ContainerValue::Info => pairs().any(|(before, now)| !labels::same_info(before, now)),
+        };
+        self.streams.containers.iter().map(|c| !is_same || differs(c.entry)).collect()
+    }
+
+    fn prepare_wanted(&self, containers: &[Arc<Container>], wanted: Vec<bool>, events: &[EventCount]) {
         let mut numbers = self.numbers();
         let count = containers.len().max(events.len());
         if numbers.len() < count {
             numbers = Arc::new((0..count).map(|n| KeyValue::new(SERIES_LABEL, n as i64)).collect());
         }
         let events = events.iter().map(|event| event.count).collect();
-        self.set(Prepared { containers: containers.to_vec(), events, numbers, merged: Vec::new() });
+        self.set(Prepared { containers: containers.to_vec(), wanted, events, numbers, merged: Vec::new() });
     }
 
     /// Sets out these points of the merged streams, containers' first.
@@ -130,10 +155,13 @@ pub(super) fn room(
 
 /// Registers the instruments of containers.
 pub fn register_containers(meter: &Meter, collection: &Arc<Collection>) {
-    for ContainerStream { entry, stream } in &collection.streams.containers {
+    for (i, ContainerStream { entry, stream }) in collection.streams.containers.iter().enumerate() {
         let (entry, collection) = (*entry, Arc::clone(collection));
         gauge(meter, stream, move |observer| {
-            observe(entry, collection.encoding, &collection.get(), observer);
+            let prepared = collection.get();
+            if prepared.wanted.get(i).copied().unwrap_or(true) {
+                observe(entry, collection.encoding, &prepared, observer);
+            }
         });
     }
 }

@@ -123,6 +123,16 @@ impl LabelWriter {
     }
 }
 
+/// Whether [`LabelWriter::container`] writes the same for both.
+pub fn same(a: &Container, b: &Container) -> bool {
+    a.id == b.id && a.name == b.name && a.image == b.image && a.labels == b.labels
+}
+
+/// Whether [`LabelWriter::info`] writes the same for both.
+pub fn same_info(a: &Container, b: &Container) -> bool {
+    a.image_id == b.image_id && a.restart_policy == b.restart_policy && a.hostname == b.hostname
+}
+
 /// Writes one more label whose value needs escaping.
 pub fn push_text(out: &mut String, name: &str, value: &str) {
     separate(out);

@@ -1,92 +1,155 @@
-//! The text format, of families whose series carry a number in the place of their labels.
+//! The text format, of streams whose points carry a number in the place of their labels.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
-use prometheus::proto::{Metric, MetricFamily, MetricType};
+use opentelemetry::{KeyValue, Value};
+use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData, ResourceMetrics};
 
 use crate::metrics::SERIES_LABEL;
+use crate::metrics::catalog::Kind;
 use crate::metrics::labels::{push_first, quoted};
+use crate::readers::{Manual, ReaderError};
 
-/// What stands for the number in a series' labels.
+/// What stands for the number in a point's labels.
 pub(super) struct Labels<'a> {
-    /// For every family, by the number.
+    /// For every stream, by the number.
     pub(super) of_all: &'a [String],
-    /// What some families have beside those: their names, and the text by the number.
-    pub(super) of_some: (&'a [String], &'a [String]),
+    /// What `container_info` has beside that, by the number.
+    pub(super) info: &'a [String],
 }
 
-/// The names that are written in the place of those that the registry has, which are escaped always. Both are by
-/// the escaped name; what is in neither stays.
-#[derive(Debug, Default)]
-pub(super) struct Naming {
-    pub(super) families: HashMap<String, String>,
-    pub(super) labels: HashMap<String, String>,
+/// How a stream's lines are written.
+#[derive(Debug)]
+pub(super) struct Line {
+    /// The stream's name, as the SDK has it.
+    stream: String,
+    /// What each line begins with.
+    begin: String,
+    /// Whether the labels of `container_info` are written too.
+    is_info: bool,
 }
 
-impl Naming {
-    fn family<'n>(&'n self, name: &'n str) -> &'n str {
-        self.families.get(name).map_or(name, String::as_str)
+impl Line {
+    /// `name` is the one on `/metrics`, which need not be one that the classic format takes.
+    pub(super) fn new(stream: &str, name: &str, is_info: bool) -> Self {
+        Self { stream: stream.to_owned(), begin: beginning(name), is_info }
+    }
+}
+
+/// The instruments of containers and events, and text of what they say.
+pub(super) struct Collector {
+    manual: Manual,
+    /// What was collected last: the SDK writes the next in its place.
+    collected: ResourceMetrics,
+    /// The labels that each series has.
+    constant: String,
+}
+
+impl Collector {
+    pub(super) fn new(manual: Manual, constant: String) -> Self {
+        Self { manual, collected: ResourceMetrics::default(), constant }
     }
 
-    fn label<'n>(&'n self, name: &'n str) -> &'n str {
-        self.labels.get(name).map_or(name, String::as_str)
+    /// Collects, and adds to each stream's text its lines.
+    pub(super) fn write(
+        &mut self,
+        lines: &[Line],
+        labels: &Labels<'_>,
+        texts: &mut [String],
+    ) -> Result<(), ReaderError> {
+        self.manual.collect(&mut self.collected).map_err(|error| ReaderError::new(error.to_string()))?;
+        write(&self.collected, lines, labels, &self.constant, texts);
+        Ok(())
+    }
+
+    /// Lets go of what was collected.
+    pub(super) fn rest(&mut self) {
+        self.collected = ResourceMetrics::default();
     }
 }
 
-/// The text of each family, by its escaped name; and the lines before it.
-#[derive(Default)]
-pub(super) struct Families {
-    pub(super) text: BTreeMap<String, String>,
-    pub(super) heads: BTreeMap<String, String>,
-}
-
-impl Families {
-    /// Adds what was gathered. Families without numbered series are not about containers or events.
-    pub(super) fn add(&mut self, gathered: &[MetricFamily], labels: &Labels<'_>, naming: &Naming) {
-        for family in gathered {
-            let name = family.name();
-            let begin = beginning(naming.family(name));
-            let has_more = labels.of_some.0.iter().any(|some| some == name);
-            let mut lines = String::new();
-            for metric in family.get_metric() {
-                let number = metric.get_label().iter().find(|label| label.name() == SERIES_LABEL);
-                let Some(text) = number
-                    .and_then(|label| label.value().parse::<usize>().ok())
-                    .and_then(|number| Some((labels.of_all.get(number)?, labels.of_some.1.get(number))))
-                else {
-                    continue;
-                };
-                lines.push_str(&begin);
-                push_some(&mut lines, text.0);
-                if has_more && let Some(more) = text.1 {
-                    push_some(&mut lines, more);
+fn write(
+    collected: &ResourceMetrics,
+    lines: &[Line],
+    labels: &Labels<'_>,
+    constant: &str,
+    texts: &mut [String],
+) {
+    for metric in collected.scope_metrics().flat_map(|scope| scope.metrics()) {
+        let found = lines.iter().zip(&mut *texts).find(|(line, _)| line.stream == metric.name());
+        let Some((line, text)) = found else { continue };
+        let mut writer = PointWriter { line, labels, constant, text };
+        match metric.data() {
+            AggregatedMetrics::I64(MetricData::Gauge(gauge)) => {
+                for point in gauge.data_points() {
+                    writer.point(point.attributes(), point.value());
                 }
-                push_rest(&mut lines, family, metric, naming);
             }
-            if !lines.is_empty() {
-                if !self.heads.contains_key(name) {
-                    self.heads.insert(name.to_owned(), head(family, naming.family(name)));
+            AggregatedMetrics::U64(MetricData::Sum(sum)) => {
+                for point in sum.data_points() {
+                    writer.point(point.attributes(), point.value());
                 }
-                self.text.entry(name.to_owned()).or_default().push_str(&lines);
             }
+            // `Collection` has no instruments of other kinds.
+            _ => {}
         }
     }
 }
 
-/// Families whose series are not numbered, whole.
-pub(super) fn plain(gathered: &[MetricFamily], naming: &Naming) -> String {
-    let mut lines = String::new();
-    for family in gathered {
-        let name = naming.family(family.name());
-        lines.push_str(&head(family, name));
-        let begin = beginning(name);
-        for metric in family.get_metric() {
-            lines.push_str(&begin);
-            push_rest(&mut lines, family, metric, naming);
+struct PointWriter<'a> {
+    line: &'a Line,
+    labels: &'a Labels<'a>,
+    constant: &'a str,
+    text: &'a mut String,
+}
+
+impl PointWriter<'_> {
+    fn point<'p>(&mut self, mut attributes: impl Iterator<Item = &'p KeyValue>, value: impl itoa::Integer) {
+        // The SDK has them in the order they were observed in, so the number is the first.
+        let number = attributes.next().and_then(|attribute| match attribute.value {
+            Value::I64(number) if attribute.key.as_str() == SERIES_LABEL => usize::try_from(number).ok(),
+            _ => None,
+        });
+        let Some((number, labels)) = number.and_then(|n| Some((n, self.labels.of_all.get(n)?))) else {
+            return;
+        };
+        self.text.push_str(&self.line.begin);
+        push_labels(self.text, labels);
+        if self.line.is_info
+            && let Some(info) = self.labels.info.get(number)
+        {
+            push_labels(self.text, info);
         }
+        push_labels(self.text, self.constant);
+        for attribute in attributes {
+            separate(self.text);
+            push_first(self.text, attribute.key.as_str(), &attribute.value.as_str());
+        }
+        self.text.push_str("} ");
+        self.text.push_str(itoa::Buffer::new().format(value));
+        self.text.push('\n');
     }
-    lines
+}
+
+/// The lines before a family's series.
+pub(super) fn head(name: &str, help: &str, kind: Kind) -> String {
+    let kind = match kind {
+        Kind::Counter => "counter",
+        Kind::Gauge => "gauge",
+        Kind::Histogram => "histogram",
+    };
+    let begin = beginning(name);
+    let name = begin.trim_matches(['{', '}']);
+    let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+    format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
+}
+
+/// A series with these labels, and a whole number.
+pub(super) fn push_series(text: &mut String, name: &str, labels: &str, value: f64) {
+    text.push_str(&beginning(name));
+    push_labels(text, labels);
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "}} {value}");
 }
 
 /// What a series' line begins with. A name that the classic format does not take stands among the labels.
@@ -98,57 +161,15 @@ fn beginning(name: &str) -> String {
 }
 
 /// Writes labels that are text already; a view may have left none.
-fn push_some(lines: &mut String, labels: &str) {
+fn push_labels(text: &mut String, labels: &str) {
     if !labels.is_empty() {
-        separate(lines);
-        lines.push_str(labels);
+        separate(text);
+        text.push_str(labels);
     }
 }
 
-/// Writes what a series has beside its number: the labels, and the value.
-fn push_rest(lines: &mut String, family: &MetricFamily, metric: &Metric, naming: &Naming) {
-    for label in metric.get_label().iter().filter(|label| label.name() != SERIES_LABEL) {
-        separate(lines);
-        let name = naming.label(label.name());
-        if name == label.name() {
-            push_first(lines, name, label.value());
-        } else {
-            push_first(lines, &quoted(name), label.value());
-        }
-    }
-    lines.push_str("} ");
-    let value = match family.get_field_type() {
-        MetricType::COUNTER => metric.get_counter().get_value(),
-        _ => metric.get_gauge().get_value(),
-    };
-    push_value(lines, value);
-    lines.push('\n');
-}
-
-fn separate(lines: &mut String) {
-    if !lines.ends_with('{') {
-        lines.push(',');
-    }
-}
-
-fn head(family: &MetricFamily, name: &str) -> String {
-    let name = beginning(name);
-    let name = name.trim_matches(['{', '}']);
-    let help = family.help().replace('\\', "\\\\").replace('\n', "\\n");
-    let kind = match family.get_field_type() {
-        MetricType::COUNTER => "counter",
-        MetricType::GAUGE => "gauge",
-        _ => "untyped",
-    };
-    format!("# HELP {name} {help}\n# TYPE {name} {kind}\n")
-}
-
-fn push_value(lines: &mut String, value: f64) {
-    // Whole numbers are what nearly all values are, and are written much quicker as such.
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if value.fract() == 0.0 && value.abs() < EXACT {
-        lines.push_str(itoa::Buffer::new().format(value as i64));
-    } else {
-        let _ = write!(lines, "{value}");
+fn separate(text: &mut String) {
+    if !text.ends_with('{') {
+        text.push(',');
     }
 }

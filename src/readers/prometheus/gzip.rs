@@ -26,6 +26,12 @@ pub(super) struct Piece {
     length: u64,
 }
 
+impl Piece {
+    pub(super) fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
 /// Compresses pieces, one after another.
 pub(super) struct Deflater(Compress);
 

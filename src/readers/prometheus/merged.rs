@@ -4,16 +4,16 @@
 use std::sync::Arc;
 
 use opentelemetry::KeyValue;
-use prometheus::Registry;
 
 use super::ROOM;
-use super::encode::{Families, Labels, Naming};
+use super::encode::{Collector, Labels, Line};
 use crate::inventory::{Container, EventCount};
 use crate::metrics::catalog::{ContainerValue, STATE_LABEL};
 use crate::metrics::labels::{LabelWriter, Names, push_first, push_text, quoted};
 use crate::metrics::merge::OVERFLOW;
 use crate::metrics::views::Streams;
 use crate::metrics::{Collection, Merged, SERIES_LABEL};
+use crate::readers::ReaderError;
 
 /// The merged streams, each by the text of its labels.
 pub(super) struct MergedStreams {
@@ -41,11 +41,11 @@ impl MergedStreams {
     pub(super) fn collect_containers(
         &mut self,
         collection: &Collection,
-        registry: &Registry,
+        collector: &mut Collector,
+        lines: &[Line],
         containers: &[Arc<Container>],
-        naming: &Naming,
-        families: &mut Families,
-    ) {
+    ) -> Result<Vec<String>, ReaderError> {
+        let mut texts = Vec::new();
         let streams = collection.streams().merged_containers.iter();
         for (i, ((stream, merged), writer)) in
             streams.zip(&mut self.merged.containers).zip(&mut self.writers).enumerate()
@@ -65,18 +65,19 @@ impl MergedStreams {
                     items.push((text, value));
                 });
             }
-            write(collection, registry, i, merged.merge(&items), naming, families);
+            texts.push(write(collection, collector, lines, i, &merged.merge(&items))?);
         }
+        Ok(texts)
     }
 
     pub(super) fn collect_events(
         &mut self,
         collection: &Collection,
-        registry: &Registry,
+        collector: &mut Collector,
+        lines: &[Line],
         events: &[EventCount],
-        naming: &Naming,
-        families: &mut Families,
-    ) {
+    ) -> Result<Vec<String>, ReaderError> {
+        let mut texts = Vec::new();
         let containers = collection.streams().merged_containers.len();
         let writers = self.writers.iter_mut().skip(containers);
         for (i, (merged, writer)) in self.merged.events.iter_mut().zip(writers).enumerate() {
@@ -86,20 +87,22 @@ impl MergedStreams {
                 (Arc::clone(&event.labels), text, event.count)
             };
             let items: Vec<_> = events.iter().map(item).collect();
-            write(collection, registry, containers + i, merged.merge(&items), naming, families);
+            texts.push(write(collection, collector, lines, containers + i, &merged.merge(&items))?);
         }
+        Ok(texts)
     }
 }
 
-/// Collects the points of one stream, each with a number in the place of its labels.
+/// The text of one stream's points, each collected with a number in the place of its labels.
 fn write(
     collection: &Collection,
-    registry: &Registry,
+    collector: &mut Collector,
+    lines: &[Line],
     stream: usize,
-    points: Vec<(String, i64)>,
-    naming: &Naming,
-    families: &mut Families,
-) {
+    points: &[(String, i64)],
+) -> Result<String, ReaderError> {
+    let line = lines.get(stream..=stream).unwrap_or_default();
+    let mut text = [String::new()];
     for points in points.chunks(ROOM) {
         let numbered = points.iter().enumerate().map(|(number, (_, value))| {
             let number = i64::try_from(number).unwrap_or(i64::MAX);
@@ -109,6 +112,8 @@ fn write(
         prepared.push(numbered.collect());
         collection.prepare_merged(prepared);
         let of_all: Vec<String> = points.iter().map(|(text, _)| text.clone()).collect();
-        families.add(&registry.gather(), &Labels { of_all: &of_all, of_some: (&[], &[]) }, naming);
+        collector.write(line, &Labels { of_all: &of_all, info: &[] }, &mut text)?;
     }
+    let [text] = text;
+    Ok(text)
 }

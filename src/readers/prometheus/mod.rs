@@ -4,10 +4,12 @@
 //! only the shards that changed; their text is kept, compressed. The exporter's own numbers change all the time
 //! and are rendered at each scrape.
 //!
-//! `shards` finds what has to be rendered, the SDK and the registry collect it, `encode` writes it as text, and
-//! `gzip` keeps the text and puts it together.
+//! `shards` finds what has to be rendered, the SDK collects it, `encode` writes it as text, `families` knows which
+//! text belongs where, and `gzip` keeps the text and puts it together. `constant` is what all of it has besides.
 
+mod constant;
 mod encode;
+mod families;
 mod gzip;
 mod merged;
 mod shards;
@@ -17,24 +19,24 @@ use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use opentelemetry::Key;
-use opentelemetry::metrics::MeterProvider;
-use opentelemetry_prometheus::{ExporterBuilder, ResourceSelector};
+use opentelemetry::metrics::MeterProvider as _;
+use opentelemetry_prometheus::ExporterBuilder;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
 use prometheus::{Encoder, Registry, TextEncoder};
 use tokio::runtime::RuntimeMetrics;
 
-use self::encode::{Families, Labels, Naming};
+use self::constant::Constant;
+use self::encode::{Collector, Labels};
+use self::families::{Families, Place};
 use self::gzip::{Deflater, Inflate, Joined, Piece};
 use self::merged::MergedStreams;
-use self::shards::Shards;
-use super::ReaderError;
+use self::shards::{Changed, Shards};
+use super::{Manual, ReaderError};
 use crate::config::{Aggregation, Config, Pull};
-use crate::inventory::{self, Container, EventCount, Snapshot};
-use crate::metrics::catalog::ContainerValue;
+use crate::inventory::{self, Container, EventCount, Snapshot, Text};
 use crate::metrics::labels::{LabelWriter, Names};
-use crate::metrics::views::{Rules, Streams};
+use crate::metrics::views::Rules;
 use crate::metrics::{self, Collection};
 use crate::stats::{DurationSink, Stats};
 
@@ -86,14 +88,13 @@ struct State {
     rendered: Option<Rendered>,
 }
 
-/// Containers' and events' instruments, with room for a shard.
+/// Containers' and events' instruments, with room for a part of a shard, and what makes text of what they say.
 struct Instruments {
-    registry: Registry,
-    _provider: SdkMeterProvider,
+    collector: Collector,
     labels: LabelWriter,
-    /// The names of the families that say what else is known of a container.
-    infos: Vec<String>,
-    naming: Naming,
+    families: Families,
+    /// The families that are about no container.
+    rest: Piece,
     merged: MergedStreams,
     deflater: Deflater,
 }
@@ -105,14 +106,30 @@ struct Rendered {
     event_generation: u64,
     at: Option<Instant>,
     containers: Shards<Arc<Container>>,
-    events: Shards<EventCount>,
-    /// The text of the families that are rendered whole.
-    merged_containers: BTreeMap<String, Piece>,
-    merged_events: BTreeMap<String, Piece>,
-    /// The lines before each family, and in their order the families.
-    heads: BTreeMap<String, Piece>,
+    /// By the action, since what happens to many containers at once is one action.
+    events: BTreeMap<Text, Shards<EventCount>>,
+    /// The text of each stream that is rendered whole.
+    merged_containers: Vec<Piece>,
+    merged_events: Vec<Piece>,
     /// All of it.
     whole: Piece,
+}
+
+impl Rendered {
+    /// The pieces of a stream's text.
+    fn pieces(&self, place: Place, each: impl FnMut(&Piece)) {
+        match place {
+            Place::Container(i) => {
+                self.containers.iter().filter_map(|shard| shard.text.get(i)).for_each(each)
+            }
+            Place::Event(i) => {
+                let shards = self.events.values().flat_map(Shards::iter);
+                shards.filter_map(|shard| shard.text.get(i)).for_each(each);
+            }
+            Place::MergedContainer(i) => self.merged_containers.get(i).into_iter().for_each(each),
+            Place::MergedEvent(i) => self.merged_events.get(i).into_iter().for_each(each),
+        }
+    }
 }
 
 /// An exposition.
@@ -261,145 +278,93 @@ impl PrometheusReader {
         rendered: &mut Rendered,
         snapshot: &Snapshot,
     ) -> Result<(), ReaderError> {
-        let heads = &mut rendered.heads;
-        for shard in rendered.containers.update(&snapshot.containers.list) {
-            let mut families = Families::default();
+        let (containers, events) = (&snapshot.containers.list, &snapshot.events.list);
+        for Changed { shard, before } in rendered.containers.update(containers) {
+            let changed = self.collection.changed(&before, &shard.items);
+            let mut texts = vec![String::new(); changed.len()];
             for containers in shard.items.chunks(ROOM) {
-                self.collection.prepare(containers, &[]);
-                instruments.collect_containers(containers, &mut families);
+                self.collection.prepare_streams(containers, &changed);
+                instruments.collect_containers(containers, &mut texts)?;
             }
-            shard.text = instruments.compress(families, heads)?;
-        }
-        for shard in rendered.events.update(&snapshot.events.list) {
-            let mut families = Families::default();
-            for events in shard.items.chunks(ROOM) {
-                self.collection.prepare(&[], events);
-                instruments.collect_events(events, &mut families);
+            shard.text.resize_with(changed.len(), Piece::default);
+            for ((piece, text), changed) in shard.text.iter_mut().zip(&texts).zip(changed) {
+                if changed {
+                    *piece = instruments.compress(text)?;
+                }
             }
-            shard.text = instruments.compress(families, heads)?;
         }
-        let Streams { containers, merged_containers, merged_events, .. } = self.collection.streams();
-        if rendered.container_generation != snapshot.containers.generation && !merged_containers.is_empty() {
-            let mut families = Families::default();
-            let list = &snapshot.containers.list;
-            let Instruments { merged, registry, naming, .. } = instruments;
-            merged.collect_containers(&self.collection, registry, list, naming, &mut families);
-            rendered.merged_containers = instruments.compress(families, heads)?;
+        let by_action = by_action(events);
+        rendered.events.retain(|action, _| by_action.contains_key(&**action));
+        for (action, events) in by_action {
+            let shards = match rendered.events.get_mut(action) {
+                Some(shards) => shards,
+                None => rendered.events.entry(action.into()).or_default(),
+            };
+            for Changed { shard, .. } in shards.update(&events) {
+                let mut texts = vec![String::new(); instruments.families.events.len()];
+                for events in shard.items.chunks(ROOM) {
+                    self.collection.prepare(&[], events);
+                    instruments.collect_events(events, &mut texts)?;
+                }
+                shard.text = instruments.compress_all(&texts)?;
+            }
         }
-        if rendered.event_generation != snapshot.events.generation && !merged_events.is_empty() {
-            let mut families = Families::default();
-            let Instruments { merged, registry, naming, .. } = instruments;
-            let list = &snapshot.events.list;
-            merged.collect_events(&self.collection, registry, list, naming, &mut families);
-            rendered.merged_events = instruments.compress(families, heads)?;
+        let streams = self.collection.streams();
+        let Instruments { merged, collector, families, .. } = &mut *instruments;
+        if rendered.container_generation != snapshot.containers.generation
+            && !streams.merged_containers.is_empty()
+        {
+            let texts =
+                merged.collect_containers(&self.collection, collector, &families.merged, containers)?;
+            rendered.merged_containers = instruments.compress_all(&texts)?;
+        }
+        let Instruments { merged, collector, families, .. } = &mut *instruments;
+        if rendered.event_generation != snapshot.events.generation && !streams.merged_events.is_empty() {
+            let texts = merged.collect_events(&self.collection, collector, &families.merged, events)?;
+            rendered.merged_events = instruments.compress_all(&texts)?;
         }
         self.collection.clear();
-        let expected = !snapshot.containers.list.is_empty() && !containers.is_empty();
-        if heads.is_empty() && expected {
+        instruments.collector.rest();
+        rendered.whole = join(instruments, rendered);
+        let is_expected = !containers.is_empty() && !streams.containers.is_empty();
+        if is_expected && rendered.containers.iter().all(|shard| shard.text.iter().all(Piece::is_empty)) {
             return Err(ReaderError::new("the metrics SDK gave nothing"));
         }
-        rendered.whole = self.join(instruments, rendered)?;
         rendered.container_generation = snapshot.containers.generation;
         rendered.event_generation = snapshot.events.generation;
         rendered.at = Some(Instant::now());
         Ok(())
     }
 
-    fn join(&self, instruments: &mut Instruments, rendered: &Rendered) -> Result<Piece, ReaderError> {
-        let mut whole = Joined::with_capacity(rendered.whole.deflated.len() + 1024);
-        whole.push(&instruments.constant()?);
-        for (family, head) in &rendered.heads {
-            let containers = rendered.containers.iter().filter_map(|shard| shard.text.get(family));
-            let events = rendered.events.iter().filter_map(|shard| shard.text.get(family));
-            let merged = [&rendered.merged_containers, &rendered.merged_events];
-            let merged = merged.into_iter().filter_map(|text| text.get(family));
-            let mut pieces = containers.chain(events).chain(merged).peekable();
-            if pieces.peek().is_some() {
-                whole.push(head);
-                pieces.for_each(|piece| whole.push(piece));
-            }
-        }
-        Ok(whole.finish())
-    }
-
     fn instruments(&self, names: Names) -> Result<Instruments, ReaderError> {
-        let registry = Registry::new();
         let view = self.collection.view(ROOM, ROOM);
-        let exporter = self.exporter(registry.clone());
         let merged_view = self.collection.merged_view(ROOM);
-        let provider = provider(exporter, &self.resource, |b| b.with_view(view).with_view(merged_view))?;
-        let meter = provider.meter_with_scope(metrics::scope());
+        let manual = Manual::new(&self.resource, |b| b.with_view(view).with_view(merged_view));
+        let meter = manual.meter();
         metrics::register_merged(&meter, &self.collection);
         metrics::register_containers(&meter, &self.collection);
         metrics::register_events(&meter, &self.collection);
-        Ok(Instruments {
-            registry,
-            _provider: provider,
-            labels: LabelWriter::new(None, names),
-            infos: self.infos(),
-            naming: self.naming(names),
-            merged: MergedStreams::new(&self.collection, names),
-            deflater: Deflater::new(),
-        })
-    }
-
-    fn infos(&self) -> Vec<String> {
-        let streams = self.collection.streams().containers.iter();
-        let infos = streams.filter(|c| matches!(c.entry.value, ContainerValue::Info));
-        // They have no unit and do not count, so no suffix either.
-        infos.map(|info| info.stream.prometheus_name(false)).collect()
-    }
-
-    fn exporter(&self, registry: Registry) -> ExporterBuilder {
-        let mut exporter = opentelemetry_prometheus::exporter()
-            .with_registry(registry)
-            .scope_info_enabled(self.pull.scope_info_enabled);
-        if !self.pull.target_info_enabled {
-            exporter = exporter.without_target_info();
-        }
-        let constant: std::collections::HashSet<Key> = self
-            .resource
-            .iter()
-            .map(|(key, _)| key)
-            .filter(|key| self.pull.resource_constant_labels.matches(key.as_str()))
-            .cloned()
-            .collect();
-        exporter = exporter.with_resource_selector(ResourceSelector::KeyAllowList(constant));
-        // Names are escaped here in any case: the crate does not write others, and `naming` has those.
-        if !self.pull.translation_strategy.has_suffixes() {
-            exporter = exporter.without_units().without_counter_suffixes();
-        }
-        exporter
-    }
-
-    /// What the crate's names are as they were: metrics' with the suffixes that they have got, and those of the
-    /// resource's attributes and of the scope, which become labels.
-    fn naming(&self, names: Names) -> Naming {
-        let mut naming = Naming::default();
-        if names == Names::Escaped {
-            return naming;
-        }
+        let mut deflater = Deflater::new();
         let suffixes = self.pull.translation_strategy.has_suffixes();
-        let Streams { containers, events, merged_containers, merged_events } = self.collection.streams();
-        let of_containers = containers.iter().chain(merged_containers).map(|container| &container.stream);
-        for stream in of_containers.chain(events).chain(merged_events) {
-            let escaped = stream.prometheus_name(suffixes);
-            let suffix = escaped.get(stream.name.len()..).unwrap_or_default();
-            naming.families.insert(escaped.clone(), format!("{}{suffix}", stream.name));
-        }
-        for (key, _) in &self.resource {
-            let allowed = |c: char| if c.is_ascii_alphanumeric() || c == ':' || c == '_' { c } else { '_' };
-            let escaped: String = key.as_str().chars().map(allowed).collect();
-            if escaped != key.as_str() {
-                naming.labels.insert(escaped, key.to_string());
-            }
-        }
-        naming
+        let families = Families::new(self.collection.streams(), names, suffixes, &mut deflater);
+        let Constant { labels, text } = Constant::new(&self.pull, &self.resource, names)?;
+        Ok(Instruments {
+            collector: Collector::new(manual, labels),
+            labels: LabelWriter::new(None, names),
+            families: families.map_err(unwritable)?,
+            rest: deflater.piece(text.as_bytes()).map_err(unwritable)?,
+            merged: MergedStreams::new(&self.collection, names),
+            deflater,
+        })
     }
 }
 
 impl Instruments {
-    fn collect_containers(&mut self, containers: &[Arc<Container>], families: &mut Families) {
+    fn collect_containers(
+        &mut self,
+        containers: &[Arc<Container>],
+        texts: &mut [String],
+    ) -> Result<(), ReaderError> {
         let write = |write: &mut dyn FnMut(&mut String, &Container)| -> Vec<String> {
             let text = containers.iter().map(|container| {
                 let mut text = String::with_capacity(256);
@@ -410,11 +375,10 @@ impl Instruments {
         };
         let of_all = write(&mut |out, container| self.labels.container(out, container));
         let info = write(&mut |out, container| self.labels.info(out, container));
-        let labels = Labels { of_all: &of_all, of_some: (&self.infos, &info) };
-        families.add(&self.registry.gather(), &labels, &self.naming);
+        self.collector.write(&self.families.containers, &Labels { of_all: &of_all, info: &info }, texts)
     }
 
-    fn collect_events(&mut self, events: &[EventCount], families: &mut Families) {
+    fn collect_events(&mut self, events: &[EventCount], texts: &mut [String]) -> Result<(), ReaderError> {
         let of_all: Vec<String> = events
             .iter()
             .map(|event| {
@@ -423,32 +387,49 @@ impl Instruments {
                 text
             })
             .collect();
-        let labels = Labels { of_all: &of_all, of_some: (&[], &[]) };
-        families.add(&self.registry.gather(), &labels, &self.naming);
+        self.collector.write(&self.families.events, &Labels { of_all: &of_all, info: &[] }, texts)
     }
 
-    fn compress(
-        &mut self,
-        families: Families,
-        heads: &mut BTreeMap<String, Piece>,
-    ) -> Result<BTreeMap<String, Piece>, ReaderError> {
-        for (family, head) in families.heads {
-            if let std::collections::btree_map::Entry::Vacant(e) = heads.entry(family) {
-                e.insert(self.deflater.piece(head.as_bytes()).map_err(unwritable)?);
-            }
+    fn compress(&mut self, text: &str) -> Result<Piece, ReaderError> {
+        if text.is_empty() {
+            return Ok(Piece::default());
         }
-        let compress = |(family, text): (String, String)| {
-            Ok((family, self.deflater.piece(text.as_bytes()).map_err(unwritable)?))
-        };
-        families.text.into_iter().map(compress).collect()
-    }
-
-    /// What is there whatever the containers are: `target_info`, where it is asked for. Nothing else is prepared
-    /// when this is called.
-    fn constant(&mut self) -> Result<Piece, ReaderError> {
-        let text = encode::plain(&self.registry.gather(), &self.naming);
         self.deflater.piece(text.as_bytes()).map_err(unwritable)
     }
+
+    fn compress_all(&mut self, texts: &[String]) -> Result<Vec<Piece>, ReaderError> {
+        texts.iter().map(|text| self.compress(text)).collect()
+    }
+}
+
+/// Everything in the order of the families.
+fn join(instruments: &Instruments, rendered: &Rendered) -> Piece {
+    let mut whole = Joined::with_capacity(rendered.whole.deflated.len() + 1024);
+    whole.push(&instruments.rest);
+    for family in &instruments.families.list {
+        let mut is_begun = false;
+        for place in &family.places {
+            rendered.pieces(*place, |piece| {
+                if !piece.is_empty() {
+                    if !std::mem::replace(&mut is_begun, true) {
+                        whole.push(&family.head);
+                    }
+                    whole.push(piece);
+                }
+            });
+        }
+    }
+    whole.finish()
+}
+
+/// Event counts by their actions, without what follows a colon: that is a command or a result.
+fn by_action(events: &[EventCount]) -> BTreeMap<&str, Vec<EventCount>> {
+    let mut actions: BTreeMap<&str, Vec<EventCount>> = BTreeMap::new();
+    for event in events {
+        let action = event.labels.event.split(':').next().unwrap_or_default();
+        actions.entry(action).or_default().push(event.clone());
+    }
+    actions
 }
 
 fn provider(
@@ -463,4 +444,110 @@ fn provider(
 
 fn unwritable(error: impl std::fmt::Display) -> ReaderError {
     ReaderError::new(format!("the exposition cannot be written: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+    use crate::inventory::{EventIdentity, EventLabels, EventPolicy, Health, Status, Writer};
+
+    /// A reader with everything that can be added switched on.
+    fn reader(inventory: &inventory::Reader) -> PrometheusReader {
+        let config = crate::config::from_environment(&|_| None).unwrap().config;
+        let pull = Pull {
+            scope_info_enabled: true,
+            target_info_enabled: true,
+            ..config.readers.pull.clone().unwrap_or_default()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let resource = Resource::builder_empty()
+            .with_attribute(opentelemetry::KeyValue::new("service.name", "exporter"))
+            .build();
+        let stats = Arc::new(Stats::default());
+        let metrics = runtime.metrics();
+        PrometheusReader::new(&config, &pull, &resource, inventory.clone(), &stats, &metrics).unwrap()
+    }
+
+    fn inventory() -> (Writer, inventory::Reader) {
+        inventory::new(EventPolicy { retention: Duration::MAX, start_at_zero: vec!["oom".into()] })
+    }
+
+    /// The lines about containers and events, in the order of the alphabet; the file is read as a client does.
+    fn lines(reader: &PrometheusReader) -> Vec<String> {
+        let exposition = reader.render(Names::Escaped).unwrap();
+        let file = exposition.gzip().concat();
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&file[..]).read_to_string(&mut text).unwrap();
+        let own = std::str::from_utf8(&exposition.own_text).unwrap();
+        let mut lines: Vec<_> = text.strip_suffix(own).unwrap().lines().map(str::to_owned).collect();
+        lines.sort();
+        lines
+    }
+
+    fn container(number: usize) -> Container {
+        Container::sample(&format!("{number:064x}"), &format!("c{number}")).labelled(&[("team", "blue")])
+    }
+
+    #[test]
+    fn what_is_kept_is_what_would_be_rendered_anew() {
+        let changes: [fn(&mut Container); 15] = [
+            |c| c.name = "another".into(),
+            |c| c.image = "another".into(),
+            |c| c.labels.clear(),
+            |c| c.status = Status::Dead,
+            |c| c.health = Health::Unhealthy,
+            |c| c.oom_killed = true,
+            |c| c.started_at += 1,
+            |c| c.finished_at += 1,
+            |c| c.created_at += 1,
+            |c| c.restart_count += 1,
+            |c| c.exit_code = 137,
+            |c| c.failing_streak += 1,
+            |c| c.image_id = "sha256:1".into(),
+            |c| c.restart_policy = "always".into(),
+            |c| c.hostname = "another".into(),
+        ];
+        let (writer, inventory) = inventory();
+        writer.replace((0..300).map(|number| Arc::new(container(number))).collect(), &[]);
+        let kept = reader(&inventory);
+        let mut before = lines(&kept);
+        for (number, change) in changes.iter().enumerate() {
+            let mut changed = container(number);
+            change(&mut changed);
+            writer.upsert(Arc::new(changed));
+            let now = lines(&kept);
+            assert_ne!(now, before, "change {number}");
+            assert!(now == lines(&reader(&inventory)), "change {number}");
+            before = now;
+        }
+        writer.remove(&container(0).id);
+        writer.upsert(Arc::new(container(1_000)));
+        for (event, name) in [("start", "c1"), ("start", "c2"), ("exec_start: sh", "c1"), ("start", "c1")] {
+            let identity = Arc::new(EventIdentity { name: Some(name.into()), ..EventIdentity::default() });
+            writer.count(
+                EventLabels { event: event.into(), kind: "container".into(), identity },
+                Instant::now(),
+            );
+            assert!(lines(&kept) == lines(&reader(&inventory)), "{event} of {name}");
+        }
+        writer.replace(Vec::new(), &[]);
+        assert!(lines(&kept) == lines(&reader(&inventory)), "nothing is left");
+    }
+
+    #[test]
+    fn each_series_has_what_the_exporter_of_opentelemetry_adds() {
+        let (writer, inventory) = inventory();
+        writer.replace(vec![Arc::new(container(1))], &[]);
+        let lines = lines(&reader(&inventory));
+        let series = lines.iter().filter(|line| !line.starts_with('#') && !line.starts_with("target_info"));
+        let mut count = 0;
+        for line in series {
+            assert!(line.contains(r#"otel_scope_name="docker-state-exporter""#), "{line}");
+            count += 1;
+        }
+        assert_eq!(count, 11);
+        assert!(lines.contains(&r#"target_info{service_name="exporter"} 1"#.to_owned()), "{lines:?}");
+    }
 }

@@ -1,6 +1,5 @@
 //! Containers and event counts in small groups, so that a change of one makes only its group be rendered anew.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::gzip::Piece;
@@ -11,6 +10,8 @@ const IN_A_SHARD: usize = 64;
 
 /// Something that is rendered, and knows its place.
 pub(super) trait Item: Clone {
+    /// Whether those that are given come in the same order each time.
+    const IN_ORDER: bool;
     /// The same for as long as this is the same thing.
     fn key(&self) -> u64;
     /// Whether this looks the same.
@@ -18,6 +19,8 @@ pub(super) trait Item: Clone {
 }
 
 impl Item for Arc<Container> {
+    const IN_ORDER: bool = true;
+
     fn key(&self) -> u64 {
         // Ids are random already; their first digits do.
         self.id.bytes().take(16).fold(0, |key, byte| key.wrapping_mul(31).wrapping_add(u64::from(byte)))
@@ -29,6 +32,8 @@ impl Item for Arc<Container> {
 }
 
 impl Item for EventCount {
+    const IN_ORDER: bool = false;
+
     fn key(&self) -> u64 {
         // By its address: as long as a shard holds the label set, no other can have it.
         Arc::as_ptr(&self.labels) as u64 >> 4
@@ -39,11 +44,17 @@ impl Item for EventCount {
     }
 }
 
-/// A group, with the compressed text of each family that it has.
+/// A group, with the compressed text of each of its streams.
 #[derive(Debug)]
 pub(super) struct Shard<T> {
     pub(super) items: Vec<T>,
-    pub(super) text: BTreeMap<String, Piece>,
+    pub(super) text: Vec<Piece>,
+}
+
+/// A group that has to be rendered, and what it held before.
+pub(super) struct Changed<'s, T> {
+    pub(super) shard: &'s mut Shard<T>,
+    pub(super) before: Vec<T>,
 }
 
 /// All groups.
@@ -60,10 +71,7 @@ impl<T> Default for Shards<T> {
 
 impl<T: Item> Shards<T> {
     /// Takes over what there is now, and gives what has to be rendered.
-    pub(super) fn update<'s>(
-        &'s mut self,
-        items: &[T],
-    ) -> impl Iterator<Item = &'s mut Shard<T>> + use<'s, T> {
+    pub(super) fn update<'s>(&'s mut self, items: &[T]) -> impl Iterator<Item = Changed<'s, T>> + use<'s, T> {
         let count = self.count_for(items.len());
         let mut fresh: Vec<Vec<T>> = vec![Vec::new(); count];
         for item in items {
@@ -75,17 +83,19 @@ impl<T: Item> Shards<T> {
         }
         if self.shards.len() != count {
             self.shards.clear();
-            self.shards.resize_with(count, || Shard { items: Vec::new(), text: BTreeMap::new() });
+            self.shards.resize_with(count, || Shard { items: Vec::new(), text: Vec::new() });
         }
         self.shards.iter_mut().zip(fresh).filter_map(|(shard, mut items)| {
-            items.sort_unstable_by_key(Item::key);
+            if !T::IN_ORDER {
+                items.sort_unstable_by_key(Item::key);
+            }
             let same = shard.items.len() == items.len()
                 && shard.items.iter().zip(&items).all(|(before, now)| before.same(now));
             if same {
                 return None;
             }
-            shard.items = items;
-            Some(shard)
+            let before = std::mem::replace(&mut shard.items, items);
+            Some(Changed { shard, before })
         })
     }
 
@@ -110,6 +120,8 @@ mod tests {
     use super::*;
 
     impl Item for (u64, u64) {
+        const IN_ORDER: bool = false;
+
         fn key(&self) -> u64 {
             self.0
         }
