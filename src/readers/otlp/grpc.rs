@@ -4,9 +4,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::stream;
 use http::HeaderValue;
 use http::uri::PathAndQuery;
-use http_body_util::BodyExt;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
 use prost::Message;
 use tokio_util::sync::DropGuard;
@@ -59,12 +61,13 @@ impl GrpcTarget {
     pub(super) async fn send(&mut self, message: Bytes, attempts: Duration) -> Result<Answer, Failure> {
         let limits = Limits { all: self.timeout, attempts };
         let connection = self.connection.take().unwrap_or_else(|| self.connect());
-        let compressed = self.compression == Compression::Gzip;
-        let mut client = Grpc::new(Channeled { channel: connection.0.clone(), compressed });
-        if compressed {
+        let is_compressed = self.compression == Compression::Gzip;
+        let channel = Channeled { channel: connection.0.clone(), message, is_compressed };
+        let mut client = Grpc::new(channel);
+        if is_compressed {
             client = client.accept_compressed(CompressionEncoding::Gzip);
         }
-        let result = within(limits, || export(client.clone(), self.metadata.clone(), message.clone())).await;
+        let result = within(limits, || export(client.clone(), self.metadata.clone())).await;
         if !matches!(result, Err(Failure { again: Again::NextTime, .. })) {
             self.connection = Some(connection);
         }
@@ -77,15 +80,11 @@ impl GrpcTarget {
     }
 }
 
-async fn export(
-    mut client: Grpc<Channeled>,
-    metadata: MetadataMap,
-    message: Bytes,
-) -> Result<Answer, Failure> {
+async fn export(mut client: Grpc<Channeled>, metadata: MetadataMap) -> Result<Answer, Failure> {
     client.ready().await.map_err(|error| Failure::on_the_way(&error))?;
-    let mut request = Request::new(message);
+    let mut request = Request::new(());
     *request.metadata_mut() = metadata;
-    match client.unary(request, METHOD, Encoded).await {
+    match client.unary(request, METHOD, Answers).await {
         Ok(response) => Ok(response.into_inner().into()),
         Err(status) => Err(failure(&status)),
     }
@@ -134,12 +133,13 @@ fn tls_config(tls: &Tls) -> Result<ClientTlsConfig, ReaderError> {
     Ok(config)
 }
 
-/// A channel for messages that may be compressed already. tonic would compress them itself, at one level only, and
-/// once more for each attempt.
+/// A channel that sends its message as it is, in the place of what tonic writes. tonic would copy it into a buffer
+/// that grows, and compress it at one level only, both once more for each attempt.
 #[derive(Clone)]
 struct Channeled {
     channel: Channel,
-    compressed: bool,
+    message: Bytes,
+    is_compressed: bool,
 }
 
 impl tower::Service<http::Request<Body>> for Channeled {
@@ -152,33 +152,29 @@ impl tower::Service<http::Request<Body>> for Channeled {
     }
 
     fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
-        if self.compressed {
+        if self.is_compressed {
             request.headers_mut().insert("grpc-encoding", HeaderValue::from_static("gzip"));
-            request = request.map(|body| {
-                let mut first = true;
-                Body::new(body.map_frame(move |frame| {
-                    frame.map_data(|data| if std::mem::take(&mut first) { flagged(data) } else { data })
-                }))
-            });
         }
-        self.channel.call(request)
+        let prefix = prefix(self.message.len(), self.is_compressed);
+        let frames = [prefix, self.message.clone()].map(|bytes| Ok::<_, Status>(Frame::data(bytes)));
+        self.channel.call(request.map(|_| Body::new(StreamBody::new(stream::iter(frames)))))
     }
 }
 
-/// The beginning of a message, which begins with a byte that says whether it is compressed.
-fn flagged(data: Bytes) -> Bytes {
-    let mut data = data.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&*shared));
-    if let Some(flag) = data.first_mut() {
-        *flag = 1;
-    }
-    data.freeze()
+/// What a message begins with: whether it is compressed, and its length.
+fn prefix(length: usize, is_compressed: bool) -> Bytes {
+    let mut prefix = BytesMut::with_capacity(5);
+    prefix.put_u8(u8::from(is_compressed));
+    // Requests are split long before the format's limit.
+    prefix.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+    prefix.freeze()
 }
 
-/// Sends a message that is encoded already, which makes each further attempt cheap.
-struct Encoded;
+/// Reads the answers. Nothing is written by it: `Channeled` has the message.
+struct Answers;
 
-impl Codec for Encoded {
-    type Encode = Bytes;
+impl Codec for Answers {
+    type Encode = ();
     type Decode = ExportMetricsServiceResponse;
     type Encoder = Self;
     type Decoder = Self;
@@ -192,17 +188,16 @@ impl Codec for Encoded {
     }
 }
 
-impl Encoder for Encoded {
-    type Item = Bytes;
+impl Encoder for Answers {
+    type Item = ();
     type Error = Status;
 
-    fn encode(&mut self, message: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(message);
+    fn encode(&mut self, (): (), _buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
         Ok(())
     }
 }
 
-impl Decoder for Encoded {
+impl Decoder for Answers {
     type Item = ExportMetricsServiceResponse;
     type Error = Status;
 
