@@ -62,6 +62,11 @@ impl Table {
         table
     }
 
+    /// How many numbers there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// What stands for a point's number, of the metric with this name; and the attributes beside that number.
     /// Nothing where the point has none.
     pub(super) fn find<'a>(
@@ -69,13 +74,8 @@ impl Table {
         metric: &str,
         point: &'a [KeyValue],
     ) -> Option<(&'a [u8], &'a [KeyValue])> {
-        // The SDK has them in the order they were observed in, so the number is the first.
-        let (first, others) = point.split_first()?;
-        if first.key != SERIES_LABEL {
-            return None;
-        }
-        let Some(Value::IntValue(number)) = first.value.as_ref()?.value else { return None };
-        let number = usize::try_from(number).ok()?;
+        let (_, others) = point.split_first()?;
+        let number = number(point)?;
         let begin = match number.checked_sub(1) {
             Some(before) => self.entries.get(before)?.end,
             None => 0,
@@ -85,6 +85,14 @@ impl Table {
         let end = if is_info { entry.end } else { entry.info };
         Some((self.bytes.get(begin..end)?, others))
     }
+}
+
+/// The number that stands for a point's attributes.
+pub(super) fn number(attributes: &[KeyValue]) -> Option<usize> {
+    // The SDK has them in the order they were observed in, so the number is the first.
+    let first = attributes.first().filter(|first| first.key == SERIES_LABEL)?;
+    let Some(Value::IntValue(number)) = first.value.as_ref()?.value else { return None };
+    usize::try_from(number).ok()
 }
 
 /// Writes one attribute, with the tag that it has in a point.

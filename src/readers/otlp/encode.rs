@@ -64,7 +64,7 @@ fn scope_length(scope: &ScopeMetrics, table: &Table) -> usize {
 }
 
 /// All but the scopes.
-fn head_of_resource(resource: &ResourceMetrics) -> ResourceMetrics {
+pub(super) fn head_of_resource(resource: &ResourceMetrics) -> ResourceMetrics {
     ResourceMetrics {
         resource: resource.resource.clone(),
         scope_metrics: Vec::new(),
@@ -73,7 +73,7 @@ fn head_of_resource(resource: &ResourceMetrics) -> ResourceMetrics {
 }
 
 /// All but the metrics.
-fn head_of_scope(scope: &ScopeMetrics) -> ScopeMetrics {
+pub(super) fn head_of_scope(scope: &ScopeMetrics) -> ScopeMetrics {
     ScopeMetrics { scope: scope.scope.clone(), metrics: Vec::new(), schema_url: scope.schema_url.clone() }
 }
 
@@ -116,7 +116,7 @@ fn encode_metric(metric: &Metric, table: &Table, bytes: &mut Vec<u8>) {
 }
 
 /// All but the data.
-fn head_of_metric(metric: &Metric) -> Metric {
+pub(super) fn head_of_metric(metric: &Metric) -> Metric {
     Metric {
         name: metric.name.clone(),
         description: metric.description.clone(),

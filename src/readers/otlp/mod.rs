@@ -27,6 +27,7 @@ mod delta;
 mod encode;
 mod grpc;
 mod http;
+mod order;
 mod request;
 mod retry;
 mod source;
@@ -55,7 +56,7 @@ use self::source::Source;
 use self::target::Target;
 use super::{Manual, ReaderError};
 use crate::config::{Config, Periodic};
-use crate::inventory::{self, Snapshot};
+use crate::inventory::{self, EventCount, Snapshot};
 use crate::metrics::catalog::ContainerValue;
 use crate::metrics::views::Rules;
 use crate::metrics::{self, Collection, Merged, Point};
@@ -267,8 +268,8 @@ impl PushReader {
                 return;
             }
         }
-        for range in pages(snapshot.events.list.len(), self.pages.events) {
-            let page = self.collect_events(&snapshot, range);
+        for events in order::by_identity(&snapshot.events.list).chunks(self.pages.events.max(1)) {
+            let page = self.collect_events(events);
             if !self.send(page, outcome).await {
                 return;
             }
@@ -307,8 +308,7 @@ impl PushReader {
         Ok((self.containers.collect()?, Table::of_containers(containers, &self.infos)))
     }
 
-    fn collect_events(&mut self, snapshot: &Snapshot, range: Range<usize>) -> Result<Page, String> {
-        let events = snapshot.events.list.get(range).unwrap_or_default();
+    fn collect_events(&mut self, events: &[EventCount]) -> Result<Page, String> {
         self.collection.prepare(&[], events);
         Ok((self.events.collect()?, Table::of_events(events)))
     }
@@ -327,6 +327,7 @@ impl PushReader {
         for part in request::split(request, self.periodic.max_export_batch_size, request::MOST_BYTES, &table)
         {
             let keys = self.deltas.keys(&part, &table);
+            let part = if self.target.compresses() { order::together(part, &table) } else { part };
             let message = encode::encode(&part, &table);
             // Waiting for an answer can take long, and needs no more than the message.
             drop(part);

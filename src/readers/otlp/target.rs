@@ -66,6 +66,11 @@ impl Target {
         }
     }
 
+    /// Whether requests are compressed.
+    pub(super) fn compresses(&self) -> bool {
+        self.compression == Compression::Gzip
+    }
+
     /// Sends one request, again and again where that may help, for as long as the settings allow.
     pub(super) async fn send(&mut self, message: Bytes) -> Result<Answer, Failure> {
         // Here, so that each further attempt is cheap.
