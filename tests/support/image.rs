@@ -1,7 +1,7 @@
 //! The image of the Dockerfile's last stage, with the program under test in it.
 //!
 //! The stage before, which builds a static program, needs its builder's image and a whole release build: it is not
-//! run here. Since the program under test is not static, the libraries that it is linked with stand in the place of
+//! run here (tests/dockerfile.rs asks cargo about the part of the sources that it begins with). Since the program under test is not static, the libraries that it is linked with stand in the place of
 //! nothing.
 
 use std::fs;
