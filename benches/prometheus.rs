@@ -7,12 +7,12 @@
 mod inventory;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use docker_state_exporter::metrics::labels::Names;
-use docker_state_exporter::readers;
 use docker_state_exporter::readers::prometheus::PrometheusReader;
-use docker_state_exporter::stats::Stats;
+use docker_state_exporter::readers::{self, Observed};
 use tokio::runtime::Runtime;
 
 use self::inventory::Inventory;
@@ -25,16 +25,14 @@ fn reader(runtime: &Runtime, inventory: &Inventory) -> PrometheusReader {
     let config = inventory::config();
     let pull = config.readers.pull.clone().unwrap_or_default();
     let resource = readers::resource(&config);
-    let metrics = runtime.metrics();
-    PrometheusReader::new(
-        &config,
-        &pull,
-        &resource,
-        inventory.reader.clone(),
-        &Arc::new(Stats::default()),
-        &metrics,
-    )
-    .expect("the default configuration makes a reader")
+    let observed = Observed {
+        inventory: inventory.reader.clone(),
+        stats: Arc::default(),
+        runtime: runtime.metrics(),
+        began: SystemTime::now(),
+    };
+    PrometheusReader::new(&config, &pull, &resource, &observed)
+        .expect("the default configuration makes a reader")
 }
 
 fn scrapes(criterion: &mut Criterion) {

@@ -11,6 +11,7 @@ pub mod once;
 pub mod readers;
 pub mod reload;
 mod run;
+mod serving;
 pub mod stats;
 pub mod tls;
 pub mod version;

@@ -6,12 +6,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use docker_state_exporter::cli::{self, Command, Settings};
-use docker_state_exporter::config::{Config, LogLevel};
-use docker_state_exporter::logging::Level;
-use docker_state_exporter::reload::{self, Changes};
+use docker_state_exporter::config::Config;
 use docker_state_exporter::{Exporter, config, healthcheck, logging, once};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -117,11 +116,12 @@ async fn run(settings: Settings) -> ExitCode {
         }
     };
     let shutdown = CancellationToken::new();
-    if let Err(error) = on_signals(shutdown.clone()).and_then(|()| on_hangup(settings.config, level)) {
+    let (reload, reloads) = mpsc::channel(1);
+    if let Err(error) = on_signals(shutdown.clone()).and_then(|()| on_hangup(reload)) {
         drop(guard);
         return fail(&format!("cannot listen for signals: {error}"));
     }
-    exporter.run(shutdown).await;
+    exporter.run(shutdown, reloads, |log_level| level.set(log_level)).await;
     ExitCode::SUCCESS
 }
 
@@ -147,7 +147,7 @@ fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
 }
 
 /// Reads the configuration again on SIGHUP, by the same arguments and environment.
-fn on_hangup(mut running: Config, level: Level) -> std::io::Result<()> {
+fn on_hangup(reload: mpsc::Sender<Config>) -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     tokio::spawn(async move {
         while hangup.recv().await.is_some() {
@@ -162,25 +162,8 @@ fn on_hangup(mut running: Config, level: Level) -> std::io::Result<()> {
             for warning in &settings.warnings {
                 warn!("{warning}");
             }
-            let Changes { log_level, restart } = reload::changes(&running, &settings.config);
-            if let Some(log_level) = log_level {
-                // Said while it can be read: before less is logged, after more is.
-                let quieter = matches!(log_level, LogLevel::Warn | LogLevel::Error);
-                let say = || info!(log_level = log_level.name(), "took over the log level");
-                if quieter {
-                    say();
-                }
-                level.set(log_level);
-                running.log_level = log_level;
-                if !quieter {
-                    say();
-                }
-            }
-            if !restart.is_empty() {
-                warn!(restart = restart.join(", "), "what has changed here needs a restart");
-            } else if log_level.is_none() {
-                info!("nothing has changed in the configuration");
-            }
+            // Nobody takes it any more at the end.
+            let _ = reload.send(settings.config).await;
         }
     });
     Ok(())

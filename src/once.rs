@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Config;
 use crate::docker::Driver;
 use crate::inventory::{self, EventPolicy};
-use crate::readers;
 use crate::readers::prometheus::PrometheusReader;
+use crate::readers::{self, Observed};
 use crate::run::StartError;
 use crate::stats::Stats;
 
@@ -41,9 +41,13 @@ pub async fn once(config: &Config, timeout: Duration) -> Result<Seen, StartError
         inventory::new(EventPolicy { retention: config.events.retention, start_at_zero: Vec::new() });
     let pull = config.readers.pull.clone().unwrap_or_default();
     let resource = readers::resource(&config);
-    let runtime = Handle::current().metrics();
-    let reader = PrometheusReader::new(&config, &pull, &resource, inventory, &stats, &runtime)
-        .map_err(StartError::Reader)?;
+    let observed = Observed {
+        inventory,
+        stats: Arc::clone(&stats),
+        runtime: Handle::current().metrics(),
+        began: SystemTime::now(),
+    };
+    let reader = PrometheusReader::new(&config, &pull, &resource, &observed).map_err(StartError::Reader)?;
     let driver = Driver::new(&config, writer, Arc::clone(&stats)).map_err(StartError::Endpoint)?;
 
     let shutdown = CancellationToken::new();

@@ -1,35 +1,93 @@
 //! SIGHUP: the configuration is read again. What can change at run time does; the rest is named, and needs a restart.
 //!
-//! That is little on purpose. Which containers are shown and which events are counted decides what a count means: one
-//! that began under other rules would be wrong from then on, so such a change begins with new counts.
+//! Readers come and go beside what they read. How the daemon is followed stays: which containers are shown and which
+//! events are counted decides what a count means, so one that began under other rules would be wrong from then on.
+//! And the address stays, for a scrape must not find another one.
 
-use crate::config::{Config, LogLevel};
+use crate::config::{Config, Containers, Exporter, Periodic, Pull, Readers, Tls, Web};
+use crate::metrics;
 
-/// What differs between the configuration that runs and another.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// The new level, where it is another.
-    pub log_level: Option<LogLevel>,
-    /// The sections that need a restart.
+/// What is to be done of a configuration that was read again.
+#[derive(Debug, PartialEq)]
+pub struct Plan {
+    /// What is to run from now on.
+    pub config: Config,
+    /// The sections that are taken over.
+    pub taken: Vec<&'static str>,
+    /// The sections that need a restart, as far as they do.
     pub restart: Vec<&'static str>,
 }
 
-/// Compares two configurations.
-pub fn changes(running: &Config, read: &Config) -> Changes {
-    // Taken apart, so that a section that is added is compared too.
+/// Takes of a configuration what can change at run time, and the rest from the one that runs.
+pub fn plan(running: &Config, read: Config) -> Plan {
+    // Taken apart, so that a section that is added is dealt with too.
     let Config { log_level, resource, readers, views, docker, containers, events, web } = read;
-    let restart = [
-        ("resource", *resource != running.resource),
-        ("meter_provider.readers", *readers != running.readers),
-        ("meter_provider.views", *views != running.views),
-        ("docker", *docker != running.docker),
-        ("containers", *containers != running.containers),
-        ("events", *events != running.events),
-        ("web", *web != running.web),
-    ];
-    Changes {
-        log_level: (*log_level != running.log_level).then_some(*log_level),
-        restart: restart.into_iter().filter(|(_, differs)| *differs).map(|(section, _)| section).collect(),
+    let (pull, same_address) = pull(running.readers.pull.as_ref(), readers.pull);
+    let same_encoding = containers.encoding == running.containers.encoding;
+    let same_rules = Containers { encoding: running.containers.encoding, ..containers.clone() };
+    let config = Config {
+        log_level,
+        resource,
+        readers: Readers { pull, periodic: readers.periodic },
+        views,
+        docker: running.docker.clone(),
+        containers: Containers { encoding: containers.encoding, ..running.containers.clone() },
+        events: running.events.clone(),
+        web: Web { config_file: running.web.config_file.clone(), ..web.clone() },
+    };
+    let named = |sections: &[(&'static str, bool)]| {
+        sections.iter().filter(|(_, differs)| *differs).map(|(section, _)| *section).collect()
+    };
+    Plan {
+        taken: named(&[
+            ("log_level", config.log_level != running.log_level),
+            ("resource", config.resource != running.resource),
+            ("meter_provider.readers", config.readers != running.readers),
+            ("meter_provider.views", config.views != running.views),
+            ("containers.encoding", !same_encoding),
+            ("web", config.web != running.web),
+        ]),
+        restart: named(&[
+            ("meter_provider.readers (the address of the pull reader)", !same_address),
+            ("docker", docker != running.docker),
+            ("containers", same_rules != running.containers),
+            ("events", events != running.events),
+            ("web.config_file", web.config_file != running.web.config_file),
+        ]),
+        config,
+    }
+}
+
+/// The pull reader at the address that runs, and whether that is what was read.
+fn pull(running: Option<&Pull>, read: Option<Pull>) -> (Option<Pull>, bool) {
+    match (running, read) {
+        (Some(running), Some(read)) => {
+            let same = (&read.host, read.port) == (&running.host, running.port);
+            (Some(Pull { host: running.host.clone(), port: running.port, ..read }), same)
+        }
+        (running, read) => (running.cloned(), running == read.as_ref()),
+    }
+}
+
+/// Whether two configurations make the same of what every reader reads.
+pub fn same_for_readers(a: &Config, b: &Config) -> bool {
+    a.resource == b.resource
+        && a.views == b.views
+        && a.containers.encoding == b.containers.encoding
+        // Each has room for what becomes of every push reader's exports.
+        && metrics::own_room(a.readers.periodic.len()) == metrics::own_room(b.readers.periodic.len())
+}
+
+/// Whether two configurations with the same for every reader make the same pull reader.
+pub fn same_for_scrapes(a: &Config, b: &Config) -> bool {
+    a.readers.pull == b.readers.pull && a.web.cache_period == b.web.cache_period
+}
+
+/// Whether a reader is made of files besides, whose content may be another one.
+pub fn reads_files(periodic: &Periodic) -> bool {
+    match &periodic.exporter {
+        Exporter::OtlpGrpc(otlp) | Exporter::OtlpHttp(otlp) => otlp.tls != Tls::default(),
+        Exporter::Console { .. } => false,
     }
 }
 
@@ -38,34 +96,67 @@ mod tests {
     use super::*;
     use crate::config::from_yaml;
 
+    fn read(text: &str) -> Config {
+        from_yaml("a.yaml", text, &|_| None).unwrap().config
+    }
+
     #[test]
-    fn only_the_level_changes_without_a_restart() {
-        let read = |text: &str| from_yaml("a.yaml", text, &|_| None).unwrap().config;
+    fn the_same_changes_nothing() {
         let running = read("");
-        assert_eq!(changes(&running, &running), Changes::default());
-        let other = read("log_level: debug");
-        let level = Changes { log_level: Some(LogLevel::Debug), restart: Vec::new() };
-        assert_eq!(changes(&running, &other), level);
+        let plan = plan(&running, running.clone());
+        assert_eq!(plan, Plan { config: running, taken: Vec::new(), restart: Vec::new() });
+    }
+
+    #[test]
+    fn what_readers_make_of_what_they_read_is_taken_over() {
+        let running = read("");
         for (text, section) in [
+            ("log_level: debug", "log_level"),
             ("resource: {attributes: [{name: a, value: b}]}", "resource"),
             (
-                "meter_provider: {readers: [{pull: {exporter: {prometheus/development: {port: 1}}}}]}",
+                "meter_provider: {readers: [{periodic: {exporter: {console: }}}, {pull: {exporter: {prometheus/development: {host: 0.0.0.0, port: 8080}}}}]}",
                 "meter_provider.readers",
             ),
             (
                 "meter_provider: {views: [{selector: {instrument_name: '*'}, stream: {aggregation: {drop: }}}]}",
                 "meter_provider.views",
             ),
+            ("containers: {encoding: state_set}", "containers.encoding"),
+            ("web: {max_requests: 1}", "web"),
+            ("web: {cache_period: 1}", "web"),
+            ("web: {telemetry_path: /m}", "web"),
+        ] {
+            let other = read(text);
+            let expected = Plan { config: other.clone(), taken: vec![section], restart: Vec::new() };
+            assert_eq!(plan(&running, other), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_count_means_and_the_address_need_a_restart() {
+        let running = read("");
+        for (text, section) in [
+            (
+                "meter_provider: {readers: [{pull: {exporter: {prometheus/development: {host: 0.0.0.0, port: 1}}}}]}",
+                "meter_provider.readers (the address of the pull reader)",
+            ),
             ("docker: {timeout: 1}", "docker"),
             ("containers: {names: {excluded: [a]}}", "containers"),
+            ("containers: {labels: {excluded: [a]}}", "containers"),
             ("events: {log: false}", "events"),
-            ("web: {max_requests: 1}", "web"),
+            ("web: {config_file: a}", "web.config_file"),
         ] {
+            let plan = plan(&running, read(text));
             assert_eq!(
-                changes(&running, &read(text)),
-                Changes { log_level: None, restart: vec![section] },
+                plan,
+                Plan { config: running.clone(), taken: Vec::new(), restart: vec![section] },
                 "{text}"
             );
         }
+        let none = read("meter_provider: {readers: [{periodic: {exporter: {console: }}}]}");
+        let plan = plan(&running, none.clone());
+        assert_eq!(plan.config.readers.pull, running.readers.pull);
+        assert_eq!(plan.config.readers.periodic, none.readers.periodic);
+        assert_eq!(plan.restart.len(), 1, "a server does not end at run time");
     }
 }

@@ -1,25 +1,22 @@
 //! The parts, put together: started in order, and ended in order.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::config::{Config, Pull};
+use crate::config::{Config, LogLevel};
 use crate::docker::{Driver, EndpointError};
 use crate::inventory::{self, EventPolicy};
-use crate::readers::otlp::PushReader;
-use crate::readers::prometheus::PrometheusReader;
-use crate::readers::{self, ReaderError};
+use crate::readers::{Observed, ReaderError};
+use crate::serving::Readers;
 use crate::stats::Stats;
-use crate::web::{self, BindError, Limits, Security, SecurityError};
+use crate::web::{self, BindError, Limits, SecurityError};
 
-/// For the last exports.
-const FLUSH: Duration = Duration::from_secs(5);
 /// For requests that are being answered at the end.
 const DRAIN: Duration = Duration::from_secs(3);
 
@@ -52,100 +49,76 @@ impl std::error::Error for StartError {}
 /// Everything that runs, not yet begun.
 pub struct Exporter {
     driver: Driver,
-    push: Vec<PushReader>,
-    web: Option<(TcpListener, Web)>,
-}
-
-/// The HTTP server, but for its address.
-struct Web {
-    router: axum::Router,
-    security: Option<Arc<Security>>,
+    readers: Readers,
+    listener: Option<TcpListener>,
 }
 
 impl Exporter {
     /// Makes every part, so that whatever cannot work is known before anything runs. The daemon need not be
     /// there.
     pub async fn new(config: &Config) -> Result<Self, StartError> {
-        let Parts { driver, push, web } = Parts::new(config)?;
-        let web = match web {
-            Some((pull, web)) => {
-                Some((web::bind(&pull.host, pull.port).await.map_err(StartError::Bind)?, web))
-            }
+        let (driver, readers) = parts(config)?;
+        let listener = match &config.readers.pull {
+            Some(pull) => Some(web::bind(&pull.host, pull.port).await.map_err(StartError::Bind)?),
             None => None,
         };
-        Ok(Self { driver, push, web })
+        Ok(Self { driver, readers, listener })
     }
 
     /// Finds out whether [`new`](Self::new) would succeed, but for the address to listen on, and says what
     /// `web.config_file` comes to. To be called in a runtime.
     pub fn check(config: &Config) -> Result<Option<String>, StartError> {
-        let Parts { web, .. } = Parts::new(config)?;
-        Ok(web.and_then(|(_, web)| web.security).map(|security| security.describe()))
+        let (_, readers) = parts(config)?;
+        Ok(readers.security.map(|security| security.describe()))
     }
 
     /// Runs until `shutdown`, then ends in order: the daemon is no longer followed, the last exports are sent,
     /// and scrapes that are under way finish. Each has its own time, and they run out side by side.
-    pub async fn run(self, shutdown: CancellationToken) {
-        let watching = tokio::spawn(self.driver.run(shutdown.clone()));
-        let mut readers = JoinSet::new();
-        for reader in self.push {
-            readers.spawn(reader.run(shutdown.clone(), FLUSH));
-        }
-        if let Some((listener, Web { router, security })) = self.web {
+    ///
+    /// What comes from `reloads` takes the place of the configuration, as far as it can; `level` is told of the
+    /// log level in it.
+    pub async fn run(
+        self,
+        shutdown: CancellationToken,
+        mut reloads: mpsc::Receiver<Config>,
+        level: impl Fn(LogLevel),
+    ) {
+        let Self { driver, mut readers, listener } = self;
+        let watching = tokio::spawn(driver.run(shutdown.clone()));
+        readers.start(&shutdown);
+        let serving = listener.map(|listener| {
             if let Ok(address) = listener.local_addr() {
-                let tls = security.as_ref().is_some_and(|security| security.is_encrypted());
+                let tls = readers.security.as_ref().is_some_and(|security| security.is_encrypted());
                 info!(%address, tls, "listening");
             }
-            let limits = Limits::default();
-            readers.spawn(web::serve(listener, router, security, limits, shutdown.clone(), DRAIN));
+            let (routes, security) = (Arc::clone(&readers.routes), readers.security.clone());
+            tokio::spawn(web::serve(listener, routes, security, Limits::default(), shutdown.clone(), DRAIN))
+        });
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                Some(config) = reloads.recv() => readers.reload(config, &shutdown, &level).await,
+            }
         }
-        shutdown.cancelled().await;
-        // Neither fails: a panic in a part is logged by the panic hook, and there is nothing left to save.
+        // None fails: a panic in a part is logged by the panic hook, and there is nothing left to save.
         let _ = watching.await;
-        while readers.join_next().await.is_some() {}
+        readers.ended().await;
+        if let Some(serving) = serving {
+            let _ = serving.await;
+        }
     }
 }
 
 /// What does not need the address to listen on.
-struct Parts {
-    driver: Driver,
-    push: Vec<PushReader>,
-    web: Option<(Pull, Web)>,
-}
-
-impl Parts {
-    fn new(config: &Config) -> Result<Self, StartError> {
-        let runtime = Handle::current().metrics();
-        let stats = Arc::new(Stats::default());
-        let (writer, inventory) = inventory::new(EventPolicy {
-            retention: config.events.retention,
-            start_at_zero: config.events.counted_at_zero().map(Into::into).collect(),
-        });
-        let resource = readers::resource(config);
-        let mut push = Vec::new();
-        for periodic in &config.readers.periodic {
-            let reader = PushReader::new(config, periodic, &resource, inventory.clone(), &stats, &runtime);
-            push.push(reader.map_err(StartError::Reader)?);
-        }
-        let web = match &config.readers.pull {
-            Some(pull) => {
-                let reader =
-                    PrometheusReader::new(config, pull, &resource, inventory.clone(), &stats, &runtime)
-                        .map_err(StartError::Reader)?;
-                let security = config.web.config_file.as_deref().map(Security::new).transpose();
-                let security = security.map_err(StartError::Security)?.map(Arc::new);
-                let router = web::router(
-                    config,
-                    Arc::new(reader),
-                    inventory.clone(),
-                    Arc::clone(&stats),
-                    security.clone(),
-                );
-                Some((pull.clone(), Web { router, security }))
-            }
-            None => None,
-        };
-        let driver = Driver::new(config, writer, stats).map_err(StartError::Endpoint)?;
-        Ok(Self { driver, push, web })
-    }
+fn parts(config: &Config) -> Result<(Driver, Readers), StartError> {
+    let stats = Arc::new(Stats::default());
+    let (writer, inventory) = inventory::new(EventPolicy {
+        retention: config.events.retention,
+        start_at_zero: config.events.counted_at_zero().map(Into::into).collect(),
+    });
+    let driver = Driver::new(config, writer, Arc::clone(&stats)).map_err(StartError::Endpoint)?;
+    let observed =
+        Observed { inventory, stats, runtime: Handle::current().metrics(), began: SystemTime::now() };
+    Ok((driver, Readers::new(config, observed)?))
 }

@@ -76,6 +76,12 @@ impl Stats {
         }
     }
 
+    /// Forgets all endpoints but these.
+    pub fn otlp_destinations(&self, endpoints: &[&str]) {
+        let mut exports = self.otlp_exports.lock().unwrap_or_else(PoisonError::into_inner);
+        exports.retain(|(endpoint, _), _| endpoints.contains(&&**endpoint));
+    }
+
     /// The OTLP exports so far: endpoint, result, count.
     pub fn otlp_exports(&self) -> Vec<(String, &'static str, u64)> {
         let exports = self.otlp_exports.lock().unwrap_or_else(PoisonError::into_inner);

@@ -50,9 +50,20 @@ fn a_hangup_takes_over_what_can_change_and_says_what_needs_a_restart() {
     // Lists are told of at this level only.
     logs(&exporter, "took over a whole list");
 
-    write("log_level: debug\nevents: {retention: 1000}\ncontainers: {encoding: state_set}\n");
+    let more = "log_level: debug\nevents: {retention: 1000}\ncontainers: {names: {excluded: [x]}, encoding: state_set}\n";
+    write(&format!("{more}web: {{telemetry_path: /other}}\n"));
     exporter.signal(Signal::HUP);
     logs(&exporter, "restart=\"containers, events\"");
+    logs(&exporter, "changed=\"containers.encoding, web\"");
+    assert_eq!(exporter.get("/metrics").unwrap().status, 404);
+    assert!(exporter.get("/other").unwrap().body.contains("container_state_status{"));
+    assert!(exporter.get("/other").unwrap().body.contains("status=\"running\""));
+    write(more);
+    exporter.signal(Signal::HUP);
+    eventually(DEADLINE, || match exporter.get("/metrics") {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        _ => Err("not at the path before"),
+    });
 
     write("log_level: error\ncontainers: {encodin: code}\n");
     exporter.signal(Signal::HUP);

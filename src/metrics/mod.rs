@@ -15,7 +15,7 @@ pub mod views;
 
 pub use instruments::{Collection, SERIES_LABEL, register_containers, register_events};
 pub use merged::{Merged, Point, overflow, register_merged};
-pub use own::{register as register_own, view as own_view};
+pub use own::{register as register_own, room as own_room, view as own_view};
 
 /// The instrumentation scope of every instrument.
 pub fn scope() -> opentelemetry::InstrumentationScope {

@@ -18,14 +18,14 @@ use crate::stats::{Counter, DurationSink, Stats};
 const EVENT_APPLY_BUCKETS: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// The view that gives the exporter's own streams the room that they need, or less where they have a limit: at most
-/// a series for each result of each push reader. Room for the 2,000 of the SDK's own limit would be taken at once,
-/// for each instrument.
-pub fn view(
-    rules: &Rules,
-    push_readers: usize,
-) -> impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static {
-    let room = (3 * push_readers).max(16);
+/// The series that one of the exporter's own streams has at most: one for each result of each push reader.
+pub fn room(push_readers: usize) -> usize {
+    (3 * push_readers).max(16)
+}
+
+/// The view that gives the exporter's own streams room for so many series, or less where they have a limit. Room for
+/// the 2,000 of the SDK's own limit would be taken at once, for each instrument.
+pub fn view(rules: &Rules, room: usize) -> impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static {
     let streams: Vec<ViewedStream> = catalog::OWN.iter().flat_map(|metric| rules.streams(metric)).collect();
     move |instrument| {
         let stream = streams.iter().find(|stream| stream.name == instrument.name());

@@ -68,7 +68,7 @@ impl Stream {
 }
 
 /// What decides about the streams of a reader.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
     views: Vec<View>,
     limits: CardinalityLimits,

@@ -6,6 +6,7 @@ pub mod prometheus;
 mod resource;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use opentelemetry::metrics::{Meter, MeterProvider};
 use opentelemetry_sdk::Resource;
@@ -15,11 +16,25 @@ use opentelemetry_sdk::metrics::reader::MetricReader;
 use opentelemetry_sdk::metrics::{
     InstrumentKind, ManualReader, MeterProviderBuilder, Pipeline, SdkMeterProvider, Temporality,
 };
+use tokio::runtime::RuntimeMetrics;
 
-use crate::metrics;
-use crate::stats::DurationSink;
+use crate::stats::{DurationSink, Stats};
+use crate::{inventory, metrics};
 
 pub use resource::resource;
+
+/// What every reader reads. It stays while readers come and go.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// Containers and events.
+    pub inventory: inventory::Reader,
+    /// The exporter's own numbers.
+    pub stats: Arc<Stats>,
+    /// The runtime's numbers.
+    pub runtime: RuntimeMetrics,
+    /// When the counts began.
+    pub began: SystemTime,
+}
 
 /// A reader that cannot be made, with what would help.
 #[derive(Debug)]

@@ -43,7 +43,7 @@ use self::page::View;
 use self::security::Current;
 
 pub use security::{Security, SecurityError};
-pub use server::{BindError, Limits, bind, serve};
+pub use server::{BindError, Limits, Routes, bind, serve};
 
 /// What requests are answered from.
 #[derive(Clone)]

@@ -3,11 +3,12 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
@@ -93,10 +94,29 @@ pub async fn bind(host: &str, port: u16) -> Result<TcpListener, BindError> {
     bound.map_err(|error| BindError { address, error })
 }
 
+/// What answers requests, which can change while they come.
+pub struct Routes(RwLock<Router>);
+
+impl Routes {
+    /// Requests are answered by `router`.
+    pub fn new(router: Router) -> Self {
+        Self(RwLock::new(router))
+    }
+
+    /// From the next request on they are answered by `router`, on connections that are open too.
+    pub fn replace(&self, router: Router) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = router;
+    }
+
+    fn current(&self) -> Router {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 /// Serves until it is told to stop, then lets connections finish for as long as `drain` lasts.
 pub async fn serve(
     listener: TcpListener,
-    router: Router,
+    routes: Arc<Routes>,
     security: Option<Arc<Security>>,
     limits: Limits,
     shutdown: CancellationToken,
@@ -121,7 +141,8 @@ pub async fn serve(
                 continue;
             }
         };
-        let service = TowerToHyperService::new(router.clone());
+        let routes = Arc::clone(&routes);
+        let service = service_fn(move |request| TowerToHyperService::new(routes.current()).call(request));
         let (server, watcher) = (server.clone(), graceful.watcher());
         let (encrypted, shutdown) = (encrypted.clone(), shutdown.clone());
         tokio::spawn(async move {
@@ -202,7 +223,14 @@ mod tests {
             .route("/slow", get(|| async { tokio::time::sleep(SHORT).await }))
             .route("/endless", get(|| async { vec![0; 64 * 1024 * 1024] }));
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(serve(listener, router, security, limits, shutdown.clone(), LONG));
+        let served = tokio::spawn(serve(
+            listener,
+            Arc::new(Routes::new(router)),
+            security,
+            limits,
+            shutdown.clone(),
+            LONG,
+        ));
         (address, shutdown, served)
     }
 

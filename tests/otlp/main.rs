@@ -5,6 +5,7 @@
 
 mod collector;
 mod data;
+mod reload;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
@@ -496,9 +497,18 @@ struct Counted {
 
 /// Emits events between exports, of which some may fail.
 fn events_between_exports(collector: &Collector, reader: Value) -> Counted {
+    events_between(collector, reader, |_, _| {})
+}
+
+/// The same, with something done after each step.
+fn events_between(
+    collector: &Collector,
+    reader: Value,
+    mut then: impl FnMut(&mut Exporter, usize),
+) -> Counted {
     let engine = FakeEngine::start().unwrap();
     let ids: Vec<_> = (0..6).map(|number| engine.add(Container::new(&format!("c{number}")))).collect();
-    let exporter = Setup::new(&engine.host()).set("/events/log", false).reader(reader).start();
+    let mut exporter = Setup::new(&engine.host()).set("/events/log", false).reader(reader).start();
     let mut seen = 0;
     for step in 0..30 {
         for (number, id) in ids.iter().enumerate().skip(step % 2) {
@@ -511,6 +521,7 @@ fn events_between_exports(collector: &Collector, reader: Value) -> Counted {
             if count > seen { Ok(count) } else { Err("no export") }
         })
         .0;
+        then(&mut exporter, step);
     }
     // Nothing more happens, and nothing more fails.
     eventually(SOON, || {
@@ -563,7 +574,10 @@ fn cumulative_counts_are_from_the_start() {
 }
 
 fn check_deltas(collector: &Collector, reader: Value) {
-    let counted = events_between_exports(collector, reader);
+    check_deltas_of(&events_between_exports(collector, reader));
+}
+
+fn check_deltas_of(counted: &Counted) {
     let mut counts: BTreeMap<(String, Attributes), (u64, f64)> = BTreeMap::new();
     for point in &counted.points {
         match point.kind {

@@ -149,7 +149,7 @@ impl Setup {
             .stdout(output.try_clone().unwrap())
             .stderr(output);
         let child = command.spawn().unwrap();
-        Exporter { child, address, log, _directory: directory }
+        Exporter { child, address, log, config: self.config, directory }
     }
 
     /// Starts the program and waits until it is ready.
@@ -165,7 +165,8 @@ pub(crate) struct Exporter {
     child: Child,
     address: SocketAddr,
     log: PathBuf,
-    _directory: tempfile::TempDir,
+    config: Value,
+    directory: tempfile::TempDir,
 }
 
 impl Exporter {
@@ -245,6 +246,27 @@ impl Exporter {
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Sets a key of the file of its configuration, and does not have it read.
+    pub(crate) fn write(&mut self, pointer: &str, value: impl Into<Value>) {
+        set_at(&mut self.config, pointer, value.into());
+        let (path, new) = (self.directory.path().join("config.yaml"), self.directory.path().join("new"));
+        std::fs::write(&new, self.config.to_string()).unwrap();
+        std::fs::rename(new, path).unwrap();
+    }
+
+    /// Sets a key of its configuration, and has it read again. Returns once the log says that it was.
+    #[track_caller]
+    pub(crate) fn reload(&mut self, pointer: &str, value: impl Into<Value>) {
+        let reloads = |log: &str| {
+            let said = ["took over the configuration", "nothing has changed", "needs a restart"];
+            said.iter().map(|said| log.matches(said).count()).sum::<usize>()
+        };
+        self.write(pointer, value);
+        let before = reloads(&self.log());
+        self.signal(Signal::HUP);
+        eventually(DEADLINE, || if reloads(&self.log()) > before { Ok(()) } else { Err("not reloaded") });
     }
 
     /// Waits for the end.

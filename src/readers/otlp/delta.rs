@@ -65,6 +65,19 @@ impl Deltas {
         }
     }
 
+    /// The same, for other providers. What is observed goes on; what is written to, the histograms, has begun anew.
+    /// Series that others make for the first time hold what has been counted from the start.
+    pub(super) fn for_others(mut self) -> Self {
+        for taken in self.taken.values_mut() {
+            if let Count::Histogram { count, sum, buckets } = &mut taken.count {
+                (*count, *sum) = (0, 0.0);
+                buckets.clear();
+            }
+        }
+        self.since = self.began;
+        self
+    }
+
     /// Begins an export of everything there is.
     pub(super) fn begin(&mut self, now: u64) {
         self.round += 1;

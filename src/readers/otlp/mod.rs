@@ -44,7 +44,6 @@ use futures_util::FutureExt;
 use opentelemetry::KeyValue;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_sdk::Resource;
-use tokio::runtime::RuntimeMetrics;
 use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -54,8 +53,8 @@ use self::delta::Deltas;
 use self::retry::Again;
 use self::source::Source;
 use self::target::Target;
-use super::{Manual, ReaderError};
-use crate::config::{Config, Periodic};
+use super::{Manual, Observed, ReaderError};
+use crate::config::{Config, Periodic, Temporality};
 use crate::inventory::{self, EventCount, Snapshot};
 use crate::metrics::catalog::ContainerValue;
 use crate::metrics::views::Rules;
@@ -92,12 +91,21 @@ pub struct PushReader {
     events: Source,
     /// The streams that views or limits make of everything together, if there are any.
     whole: Option<Whole>,
-    own: Source,
+    own: Own,
     deltas: Deltas,
     pages: Pages,
     standing: Standing,
     /// Whether the next export is to come before an interval has passed, and when.
     soon: Option<Duration>,
+}
+
+/// What a reader that has ended leaves to the next one with the same destination: what that has taken, and the
+/// instruments that are written to.
+pub struct Ended {
+    destination: String,
+    temporality: Temporality,
+    deltas: Deltas,
+    own: Own,
 }
 
 /// What was collected at once, and what its points' numbers stand for.
@@ -145,12 +153,10 @@ impl PushReader {
         config: &Config,
         periodic: &Periodic,
         resource: &Resource,
-        inventory: inventory::Reader,
-        stats: &Arc<Stats>,
-        runtime: &RuntimeMetrics,
+        observed: &Observed,
     ) -> Result<Self, ReaderError> {
+        let Observed { inventory, stats, began, .. } = observed;
         let target = Target::new(&periodic.exporter)?;
-        stats.otlp_endpoint(&target.name, &[OK, PARTIAL, ERROR]);
         let rules = Rules::new(
             &config.views,
             periodic.cardinality_limits,
@@ -166,10 +172,10 @@ impl PushReader {
             containers: containers(resource, &collection, pages),
             events: events(resource, &collection, pages),
             whole: Whole::new(resource, &collection, most),
-            own: own(resource, &rules, stats, runtime, config.readers.periodic.len()),
-            deltas: Deltas::new(target.temporality, now()),
+            own: Own::new(resource, &rules, observed, metrics::own_room(config.readers.periodic.len())),
+            deltas: Deltas::new(target.temporality, nanoseconds(*began)),
             periodic: periodic.clone(),
-            inventory,
+            inventory: inventory.clone(),
             stats: Arc::clone(stats),
             target,
             collection,
@@ -180,9 +186,43 @@ impl PushReader {
         })
     }
 
+    /// What it is made by.
+    pub fn periodic(&self) -> &Periodic {
+        &self.periodic
+    }
+
+    /// Where it sends to, without what is secret.
+    pub fn destination(&self) -> &str {
+        &self.target.name
+    }
+
+    /// Goes on where a reader that has ended left off, if there is one among them with the same destination.
+    pub fn resume(&mut self, ended: &mut Vec<Ended>) {
+        let same = |ended: &Ended| {
+            ended.destination == self.target.name && ended.temporality == self.target.temporality
+        };
+        if let Some(at) = ended.iter().position(same) {
+            let Ended { deltas, own, .. } = ended.swap_remove(at);
+            if self.own.is_as(&own) {
+                (self.deltas, self.own) = (deltas, own);
+            } else {
+                // What has been written to the others since their last export is lost.
+                self.deltas = deltas.for_others();
+                self.own.source.begin_anew();
+            }
+        }
+    }
+
     /// Exports at the interval until it is told to stop, and once more then, all of that within `flush`.
-    pub async fn run(mut self, shutdown: CancellationToken, flush: Duration) {
-        self.wait_for_inventory(&shutdown).await;
+    pub async fn run(mut self, shutdown: CancellationToken, flush: Duration) -> Ended {
+        self.stats.otlp_endpoint(&self.target.name, &[OK, PARTIAL, ERROR]);
+        self.export_until(&shutdown, flush).await;
+        let Self { target, deltas, own, .. } = self;
+        Ended { destination: target.name, temporality: target.temporality, deltas, own }
+    }
+
+    async fn export_until(&mut self, shutdown: &CancellationToken, flush: Duration) {
+        self.wait_for_inventory(shutdown).await;
         let mut ticks = tokio::time::interval(self.periodic.interval);
         // A slow destination gets its next export one interval later, and not several at once.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -192,7 +232,7 @@ impl PushReader {
                 () = shutdown.cancelled() => break,
                 _ = ticks.tick() => {}
             }
-            if let Some(left) = self.export_or_end(&shutdown, flush).await {
+            if let Some(left) = self.export_or_end(shutdown, flush).await {
                 return self.export_last(left).await;
             }
             if let Some(pause) = self.soon.take() {
@@ -277,7 +317,7 @@ impl PushReader {
         if !self.export_whole(&snapshot, outcome).await {
             return;
         }
-        let own = self.own.collect().map(|request| (request, Table::EMPTY));
+        let own = self.own.source.collect().map(|request| (request, Table::EMPTY));
         if self.send(own, outcome).await {
             self.deltas.complete(outcome.failure.is_none());
         }
@@ -441,21 +481,32 @@ impl Whole {
     }
 }
 
-/// The instruments of the exporter's own numbers.
-fn own(
-    resource: &Resource,
-    rules: &Rules,
-    stats: &Arc<Stats>,
-    runtime: &RuntimeMetrics,
-    readers: usize,
-) -> Source {
-    let (resource, rules, stats, runtime) =
-        (resource.clone(), rules.clone(), Arc::clone(stats), runtime.clone());
-    Source::new(move || {
-        let mut manual = Manual::new(&resource, |b| b.with_view(metrics::own_view(&rules, readers)));
-        manual.sink = Some(metrics::register_own(&manual.meter(), &rules, &stats, &runtime));
-        manual
-    })
+/// The instruments of the exporter's own numbers, and what they are made by.
+struct Own {
+    source: Source,
+    resource: Resource,
+    rules: Rules,
+    room: usize,
+}
+
+impl Own {
+    fn new(resource: &Resource, rules: &Rules, observed: &Observed, room: usize) -> Self {
+        let make = {
+            let (resource, rules, observed) = (resource.clone(), rules.clone(), observed.clone());
+            move || {
+                let mut manual = Manual::new(&resource, |b| b.with_view(metrics::own_view(&rules, room)));
+                let sink = metrics::register_own(&manual.meter(), &rules, &observed.stats, &observed.runtime);
+                manual.sink = Some(sink);
+                manual
+            }
+        };
+        Self { source: Source::new(make), resource: resource.clone(), rules: rules.clone(), room }
+    }
+
+    /// Whether it is made by the same as another.
+    fn is_as(&self, other: &Self) -> bool {
+        (&self.resource, &self.rules, self.room) == (&other.resource, &other.rules, other.room)
+    }
 }
 
 /// From an export that a destination was away for to the next one. Cut by up to a half, so that many exporters do
@@ -465,9 +516,13 @@ fn pause(asked: Option<Duration>, interval: Duration) -> Duration {
     asked.map_or(pause, |asked| asked.max(pause)).min(interval)
 }
 
-/// Unix time in nanoseconds.
 fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    nanoseconds(SystemTime::now())
+}
+
+/// Unix time in nanoseconds.
+fn nanoseconds(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 

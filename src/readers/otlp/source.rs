@@ -19,6 +19,11 @@ impl Source {
         Self { manual: Some(make()), make: Box::new(make) }
     }
 
+    /// Takes another provider: what is written to counts from here.
+    pub(super) fn begin_anew(&mut self) {
+        self.manual = Some((self.make)());
+    }
+
     /// Everything that the instruments say now.
     ///
     /// A panic in a callback or in the SDK poisons the SDK's locks, and from then on it would collect nothing and

@@ -24,7 +24,6 @@ use opentelemetry_prometheus::ExporterBuilder;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
 use prometheus::{Encoder, Registry, TextEncoder};
-use tokio::runtime::RuntimeMetrics;
 
 use self::constant::Constant;
 use self::encode::{Collector, Labels};
@@ -32,13 +31,13 @@ use self::families::{Families, Place};
 use self::gzip::{Deflater, Inflate, Joined, Piece};
 use self::merged::MergedStreams;
 use self::shards::{Changed, Shards};
-use super::{Manual, ReaderError};
+use super::{Manual, Observed, ReaderError};
 use crate::config::{Aggregation, Config, Pull};
 use crate::inventory::{self, Container, EventCount, Snapshot, Text};
 use crate::metrics::labels::{LabelWriter, Names};
 use crate::metrics::views::Rules;
 use crate::metrics::{self, Collection};
-use crate::stats::{DurationSink, Stats};
+use crate::stats::DurationSink;
 
 /// The type of an exposition.
 pub fn content_type(names: Names) -> &'static str {
@@ -162,9 +161,7 @@ impl PrometheusReader {
         config: &Config,
         pull: &Pull,
         resource: &Resource,
-        inventory: inventory::Reader,
-        stats: &Arc<Stats>,
-        runtime: &RuntimeMetrics,
+        observed: &Observed,
     ) -> Result<Self, ReaderError> {
         let own = Registry::new();
         // Prometheus' own suffixes, whatever the containers' metrics have: these names are new.
@@ -173,12 +170,12 @@ impl PrometheusReader {
             .without_target_info()
             .scope_info_enabled(false);
         let rules = Rules::new(&config.views, pull.cardinality_limits, Aggregation::Default);
-        let view = metrics::own_view(&rules, config.readers.periodic.len());
+        let view = metrics::own_view(&rules, metrics::own_room(config.readers.periodic.len()));
         let own_provider = provider(exporter, resource, |builder| builder.with_view(view))?;
         let meter = own_provider.meter_with_scope(metrics::scope());
-        let sink = metrics::register_own(&meter, &rules, stats, runtime);
+        let sink = metrics::register_own(&meter, &rules, &observed.stats, &observed.runtime);
         let reader = Self {
-            inventory,
+            inventory: observed.inventory.clone(),
             pull: pull.clone(),
             resource: resource.clone(),
             cache_period: config.web.cache_period,
@@ -465,9 +462,13 @@ mod tests {
         let resource = Resource::builder_empty()
             .with_attribute(opentelemetry::KeyValue::new("service.name", "exporter"))
             .build();
-        let stats = Arc::new(Stats::default());
-        let metrics = runtime.metrics();
-        PrometheusReader::new(&config, &pull, &resource, inventory.clone(), &stats, &metrics).unwrap()
+        let observed = Observed {
+            inventory: inventory.clone(),
+            stats: Arc::default(),
+            runtime: runtime.metrics(),
+            began: std::time::SystemTime::now(),
+        };
+        PrometheusReader::new(&config, &pull, &resource, &observed).unwrap()
     }
 
     fn inventory() -> (Writer, inventory::Reader) {
