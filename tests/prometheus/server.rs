@@ -77,17 +77,22 @@ impl Prometheus {
 
     /// A GET of the API: its `data`, or what it complained of.
     pub(crate) fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Result<Value, String> {
-        let timeout = Some(Duration::from_secs(10));
-        let agent = ureq::Agent::config_builder().timeout_global(timeout).proxy(None).build().new_agent();
-        let request = agent.get(format!("http://{}{path}", self.address));
-        // What it says of a query that it refuses is in the body.
-        let request = request.config().http_status_as_error(false).build();
-        let mut response =
-            request.query_pairs(parameters.iter().copied()).call().map_err(|error| error.to_string())?;
-        let text = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
-        let mut answer: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        if answer["status"] == "success" { Ok(answer["data"].take()) } else { Err(text) }
+        ask(self.address, path, parameters)
     }
+}
+
+/// A GET of the API of the Prometheus at an address: its `data`, or what it complained of.
+pub(crate) fn ask(address: SocketAddr, path: &str, parameters: &[(&str, &str)]) -> Result<Value, String> {
+    let timeout = Some(Duration::from_secs(10));
+    let agent = ureq::Agent::config_builder().timeout_global(timeout).proxy(None).build().new_agent();
+    let request = agent.get(format!("http://{address}{path}"));
+    // What it says of a query that it refuses is in the body.
+    let request = request.config().http_status_as_error(false).build();
+    let mut response =
+        request.query_pairs(parameters.iter().copied()).call().map_err(|error| error.to_string())?;
+    let text = response.body_mut().read_to_string().map_err(|error| error.to_string())?;
+    let mut answer: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    if answer["status"] == "success" { Ok(answer["data"].take()) } else { Err(text) }
 }
 
 impl Drop for Prometheus {

@@ -1,8 +1,9 @@
-//! The image of the Dockerfile's last stage, with the program under test in it.
+//! Images, where there is no registry: of the Dockerfile's last stage, with the program under test in it, and of
+//! programs of this machine.
 //!
 //! The stage before, which builds a static program, needs its builder's image and a whole release build: it is not
-//! run here (tests/dockerfile.rs asks cargo about the part of the sources that it begins with). Since the program under test is not static, the libraries that it is linked with stand in the place of
-//! nothing.
+//! run here (tests/dockerfile.rs asks cargo about the part of the sources that it begins with). Since the program
+//! under test is not static, the libraries that it is linked with stand in the place of nothing.
 
 use std::fs;
 use std::path::Path;
@@ -21,19 +22,49 @@ pub(crate) fn run(command: &mut Command) -> String {
     out
 }
 
-/// Makes it.
+/// Copies the libraries that a program is linked with to where it looks for them under `root`; a static one has none.
+fn copy_libraries(of: &Path, root: &Path) {
+    fs::create_dir_all(root).unwrap();
+    let linked = Command::new("ldd").arg(of).output().unwrap();
+    let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
+    for library in linked.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
+        let inside = root.join(library.strip_prefix("/").unwrap());
+        fs::create_dir_all(inside.parent().unwrap()).unwrap();
+        fs::copy(library, inside).unwrap();
+    }
+}
+
+/// Makes an image of a directory. `changes`: instructions of a Dockerfile.
+#[track_caller]
+fn import(docker: &Docker, root: &Path, changes: &[&str], image: &str) {
+    let tar = docker.directory().join("import.tar");
+    run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(root).arg("."));
+    let changes = changes.iter().flat_map(|change| ["--change", change]);
+    let arguments: Vec<_> = ["import"].into_iter().chain(changes).collect();
+    docker.run(&[&arguments[..], &[tar.to_str().unwrap(), image]].concat());
+    fs::remove_file(tar).unwrap();
+}
+
+/// An image of a program of this machine as `/bin/program`, under the name of the one that it stands for.
+#[track_caller]
+pub(crate) fn of_program(docker: &Docker, path: &Path, changes: &[&str], image: &str) {
+    let root = docker.directory().join("program");
+    copy_libraries(path, &root);
+    for directory in ["bin", "tmp"] {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    fs::copy(path, root.join("bin/program")).unwrap();
+    import(docker, &root, changes, image);
+    fs::remove_dir_all(root).unwrap();
+}
+
+/// Makes the image of the Dockerfile's last stage.
 #[track_caller]
 pub(crate) fn build(docker: &Docker, image: &str, revision: &str) {
     let at = docker.directory().join("dockerfile");
     let [libraries, built] = ["libraries", "built"].map(|name| at.join(name));
     let exporter = env!("CARGO_BIN_EXE_docker-state-exporter");
-    fs::create_dir_all(&libraries).unwrap();
-    let linked = run(Command::new("ldd").arg(exporter));
-    for library in linked.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
-        let inside = libraries.join(library.strip_prefix("/").unwrap());
-        fs::create_dir_all(inside.parent().unwrap()).unwrap();
-        fs::copy(library, inside).unwrap();
-    }
+    copy_libraries(Path::new(exporter), &libraries);
     // What the stage before leaves.
     fs::create_dir_all(built.join("etc/ssl/certs")).unwrap();
     fs::write(built.join("etc/ssl/certs/ca-certificates.crt"), "").unwrap();
@@ -41,9 +72,7 @@ pub(crate) fn build(docker: &Docker, image: &str, revision: &str) {
     let strip = program("strip", "binutils");
     run(Command::new(strip).arg("-o").arg(built.join("docker-state-exporter")).arg(exporter));
     for (root, name) in [(&libraries, "test-libraries"), (&built, "test-built")] {
-        let tar = at.join("image.tar");
-        run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(root).arg("."));
-        docker.run(&["import", tar.to_str().unwrap(), name]);
+        import(docker, root, &[], name);
     }
 
     let whole = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile")).unwrap();
