@@ -24,7 +24,7 @@ use support::docker::{Docker, FILL, IMAGE, LIMIT, Recorder, program};
 use support::exporter::{Setup, free_address};
 use support::exposition::{Labels, labels};
 use support::inspect::{Encoding, common_labels, compare};
-use support::{eventually, image, run_sharing};
+use support::{eventually, run_sharing};
 
 /// How soon after a change `/metrics` has to be right. It takes milliseconds; the rest is for a busy machine and
 /// for the two inspects that a comparison needs.
@@ -35,7 +35,7 @@ const NEVER: u64 = 3_600_000;
 
 type Case = fn(&Docker);
 
-const CASES: [(&str, Case); 11] = [
+const CASES: [(&str, Case); 10] = [
     ("every_state_is_what_inspect_says", every_state_is_what_inspect_says),
     ("every_change_is_what_inspect_says", every_change_is_what_inspect_says),
     ("what_no_event_tells_is_found_by_the_next_list", what_no_event_tells_is_found_by_the_next_list),
@@ -45,10 +45,6 @@ const CASES: [(&str, Case); 11] = [
     ("names_and_labels_choose_what_is_shown", names_and_labels_choose_what_is_shown),
     ("tls_is_spoken_as_the_docker_command_speaks_it", tls_is_spoken_as_the_docker_command_speaks_it),
     ("the_socket_proxy_lets_the_five_requests_through", the_socket_proxy_lets_the_five_requests_through),
-    (
-        "the_image_needs_the_sockets_group_and_nothing_else",
-        the_image_needs_the_sockets_group_and_nothing_else,
-    ),
     ("promtool_complains_of_nothing_but_the_fixed_names", promtool_complains_of_nothing_but_the_fixed_names),
 ];
 
@@ -616,50 +612,4 @@ fn the_socket_proxy_lets_the_five_requests_through(docker: &Docker) {
     }
     assert_eq!(docker.run(&["ps", "--all", "--format", "{{.ID}} {{.Names}} {{.State}}"]), before);
     exporter.stop();
-}
-
-/// As README runs it: no root, no capability, nothing to write to.
-fn the_image_needs_the_sockets_group_and_nothing_else(docker: &Docker) {
-    image::build(docker, "docker-state-exporter", "0123abc");
-    let inspected: Value =
-        serde_json::from_str(&docker.run(&["image", "inspect", "docker-state-exporter"])).unwrap();
-    let config = &inspected[0]["Config"];
-    assert_eq!(config["User"], "65532:65532");
-    assert_eq!(config["Entrypoint"], json!(["/docker-state-exporter"]));
-    assert_eq!(config["Healthcheck"]["Test"], json!(["CMD", "/docker-state-exporter", "healthcheck"]));
-    assert_eq!(config["ExposedPorts"], json!({"8080/tcp": {}}));
-    for (label, value) in
-        [("title", "docker-state-exporter"), ("licenses", "Apache-2.0"), ("revision", "0123abc")]
-    {
-        assert_eq!(config["Labels"][format!("org.opencontainers.image.{label}")], value, "{config:#}");
-    }
-
-    let socket = docker.socket().display().to_string();
-    let mount = format!("{socket}:/var/run/docker.sock");
-    let group = image::run(Command::new("stat").args(["-c", "%g", &socket]));
-    let hardened = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"];
-    let start = |name: &str, more: &[&str]| {
-        let begin = ["run", "--detach", "--network", "none", "--name", name, "--volume", &mount];
-        // Sooner than the image asks for it.
-        let health = ["--health-interval", "1s"];
-        docker.run(&[&begin[..], &hardened, &health, more, &["docker-state-exporter"]].concat());
-    };
-    let said = |name: &str, what: &str| {
-        eventually(SOON * 10, || {
-            let output = docker.client(&["logs", name]).output().map_err(|error| error.to_string())?;
-            let log = [output.stdout, output.stderr]
-                .map(|text| String::from_utf8_lossy(&text).into_owned())
-                .concat();
-            if log.contains(what) { Ok(()) } else { Err(format!("{name} has not said {what:?}: {log}")) }
-        });
-    };
-    start("exporter", &["--group-add", &group]);
-    said("exporter", "following the daemon");
-    docker.wait_for("exporter", "/State/Health/Status", "healthy");
-    start("without-the-group", &[]);
-    said("without-the-group", "Permission denied");
-    docker.run(&["stop", "exporter"]);
-    assert_eq!(docker.inspect("exporter")["State"]["ExitCode"], 0);
-    docker.run(&["rm", "--force", "exporter", "without-the-group"]);
-    docker.run(&["rmi", "--force", "docker-state-exporter", "test-built", "test-libraries"]);
 }

@@ -44,14 +44,8 @@ impl Compose {
     fn run(&self, arguments: &[&str]) -> String {
         let mut command = self.docker.client(&["compose"]);
         if self.docker.try_run(&["compose", "version"]).is_err() {
-            let mut other = Command::new(program("docker-compose", "docker-compose"));
-            for (name, value) in command.get_envs() {
-                match value {
-                    Some(value) => other.env(name, value),
-                    None => other.env_remove(name),
-                };
-            }
-            command = other;
+            command = Command::new(program("docker-compose", "docker-compose"));
+            self.docker.with_environment(&mut command);
         }
         command.arg("--file").arg(&self.file).arg("--file").arg(&self.socket).args(arguments);
         let socket = self.docker.socket().display().to_string();

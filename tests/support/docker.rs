@@ -160,7 +160,13 @@ impl Docker {
     /// The command line client with its environment set to this engine.
     pub(crate) fn client<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new("docker");
-        command.args(arguments).env("DOCKER_HOST", self.host()).env("PATH", search_path());
+        self.with_environment(command.args(arguments).env("PATH", search_path()));
+        command
+    }
+
+    /// What a command needs to speak to this engine through the command line client.
+    pub(crate) fn with_environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command.env("DOCKER_HOST", self.host());
         // A context or a configuration of whoever runs the tests has no say here.
         command.env("DOCKER_CONFIG", self.directory()).env_remove("DOCKER_CONTEXT");
         for variable in ["DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"] {

@@ -1,8 +1,7 @@
 //! Images, where there is no registry: of the Dockerfile's last stage, with the program under test in it, and of
 //! programs of this machine.
 //!
-//! The stage before, which builds a static program, needs its builder's image and a whole release build: it is not
-//! run here (tests/dockerfile.rs asks cargo about the part of the sources that it begins with). Since the program
+//! The stage before, which builds a static program, takes minutes: tests/image.rs runs it once. Since the program
 //! under test is not static, the libraries that it is linked with stand in the place of nothing.
 
 use std::fs;

@@ -8,7 +8,7 @@
 //! | `certificates.rs` | an authority of the test's own, and what it signs |
 //! | `namespace.rs` | a shell whose processes and mounts end with the test, and the image's files |
 //! | `docker.rs` | a private Docker Engine, and a recorder of its events |
-//! | `image.rs` | the image of the Dockerfile's last stage |
+//! | `image.rs` | images, where there is no registry |
 //! | `podman.rs` | a private Podman with its service, and a recorder of its events |
 //! | `inspect.rs` | what `/metrics` has to say of a container, worked out from `docker inspect` |
 //! | `agreement.rs` | whether an exporter agrees with an engine: its containers, and its events |
