@@ -97,10 +97,10 @@ fn print(text: &[u8]) -> ExitCode {
     }
 }
 
-/// Two workers: one may be busy with an export's encoding while the other follows the daemon. More would only
-/// cost memory.
+/// One worker: the daemon is followed on a thread of its own, and a scrape that takes a while is rendered on another.
+/// A second one would cost a mebibyte for what the allocator keeps at hand for each.
 fn runtime() -> std::io::Result<Runtime> {
-    Builder::new_multi_thread().worker_threads(2).max_blocking_threads(8).enable_all().build()
+    Builder::new_multi_thread().worker_threads(1).max_blocking_threads(8).enable_all().build()
 }
 
 async fn run(settings: Settings) -> ExitCode {

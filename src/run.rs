@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
@@ -84,7 +85,7 @@ impl Exporter {
         level: impl Fn(LogLevel),
     ) {
         let Self { driver, mut readers, listener } = self;
-        let watching = tokio::spawn(driver.run(shutdown.clone()));
+        let watching = watch(driver, shutdown.clone());
         readers.start(&shutdown);
         let serving = listener.map(|listener| {
             if let Ok(address) = listener.local_addr() {
@@ -107,6 +108,20 @@ impl Exporter {
         if let Some(serving) = serving {
             let _ = serving.await;
         }
+    }
+}
+
+/// Follows the daemon on a thread of its own, so that none of what an event passes on its way to its count has to
+/// wake another one; hundreds of health probes a second cost mostly that. And no export or scrape is in its way.
+fn watch(driver: Driver, shutdown: CancellationToken) -> JoinHandle<()> {
+    match Builder::new_current_thread().enable_all().build() {
+        Ok(own) => tokio::task::spawn_blocking(move || {
+            own.block_on(driver.run(shutdown));
+            // Not waiting for a name that is still being looked up.
+            own.shutdown_background();
+        }),
+        // Without the file descriptors that another runtime takes.
+        Err(_) => tokio::spawn(driver.run(shutdown)),
     }
 }
 
