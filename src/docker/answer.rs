@@ -5,8 +5,8 @@
 //! default; what is there and cannot be read is counted, shows as -1 where a number is asked for, and costs
 //! nothing else. Nothing is built of the parts of an answer that are not used.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -17,12 +17,44 @@ use crate::config::Filter;
 use crate::inventory::{Container, EventIdentity, Health, LabelPairs, Status, Text};
 
 /// What is chosen of containers and their labels.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Selection {
     /// Of label keys: which labels become metric labels.
     pub(super) labels: Filter,
     /// Of label keys: which labels become event labels.
     pub(super) event_labels: Filter,
+    texts: Texts,
+}
+
+impl Selection {
+    pub(super) fn new(labels: Filter, event_labels: Filter) -> Self {
+        Self { labels, event_labels, texts: Texts::default() }
+    }
+}
+
+/// Texts that many containers have alike: label keys, images. Each is kept once.
+#[derive(Debug, Default)]
+struct Texts(Mutex<HashSet<Text>>);
+
+impl Texts {
+    /// More than these may be kept only while containers have them.
+    const IDLE: usize = 256;
+
+    fn get(&self, text: &str) -> Text {
+        let mut texts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = texts.get(text) {
+            return Text::clone(kept);
+        }
+        // Before it would grow: what nobody has any more goes.
+        if texts.len() >= Self::IDLE && texts.len() == texts.capacity() {
+            texts.retain(|kept| Text::strong_count(kept) > 1);
+            let room = (2 * texts.len()).max(Self::IDLE);
+            texts.shrink_to(room);
+        }
+        let text = Text::from(text);
+        texts.insert(Text::clone(&text));
+        text
+    }
 }
 
 /// An entry of the list.
@@ -180,11 +212,12 @@ pub(super) fn inspect(
 
     let name = field::<String>(raw.name, "Name", odd).unwrap_or_default();
     let name: Text = name.strip_prefix('/').unwrap_or(&name).into();
-    let image = text(config.image, "Config.Image", odd);
+    let texts = &selection.texts;
+    let image = texts.get(&text(config.image, "Config.Image", odd));
     let labels: BTreeMap<String, String> = label_map(config.labels, odd);
     Ok(Container {
         id: Text::clone(id),
-        labels: choose(&labels, &selection.labels),
+        labels: choose(&labels, &selection.labels, texts),
         status: status(state.status, odd),
         health: health_status(health.status, odd),
         oom_killed: field(state.oom_killed, "State.OOMKilled", odd).unwrap_or(false),
@@ -194,10 +227,10 @@ pub(super) fn inspect(
         restart_count: number(raw.restart_count, "RestartCount", odd),
         exit_code: number(state.exit_code, "State.ExitCode", odd),
         failing_streak: number(health.failing_streak, "State.Health.FailingStreak", odd),
-        image_id: text(raw.image, "Image", odd),
-        restart_policy: text(restart_policy.name, "HostConfig.RestartPolicy.Name", odd),
-        hostname: text(config.hostname, "Config.Hostname", odd),
-        event_identity: Arc::new(event_identity(Some(&name), Some(&image), &labels, &selection.event_labels)),
+        image_id: texts.get(&text(raw.image, "Image", odd)),
+        restart_policy: texts.get(&text(restart_policy.name, "HostConfig.RestartPolicy.Name", odd)),
+        hostname: text(config.hostname, "Config.Hostname", odd).into(),
+        event_identity: Arc::new(event_identity(Some(&name), Some(&image), &labels, selection)),
         name,
         image,
     })
@@ -209,7 +242,7 @@ pub(super) fn event_identity(
     name: Option<&Text>,
     image: Option<&Text>,
     labels: &BTreeMap<String, String>,
-    chosen: &Filter,
+    selection: &Selection,
 ) -> EventIdentity {
     let get = |key: &str| labels.get(key).map(|value| Text::from(value.as_str()));
     let container = get("io.kubernetes.container.name");
@@ -221,7 +254,10 @@ pub(super) fn event_identity(
         pod: get("io.kubernetes.pod.name"),
         env: get("io.kubernetes.pod.namespace"),
         container,
-        labels: choose(labels, chosen).into_iter().filter(|(key, _)| !is_attribute(key)).collect(),
+        labels: choose(labels, &selection.event_labels, &selection.texts)
+            .into_iter()
+            .filter(|(key, _)| !is_attribute(key))
+            .collect(),
         sandbox,
     }
 }
@@ -246,12 +282,12 @@ fn is_attribute(key: &str) -> bool {
 }
 
 /// The labels that the filter lets pass, in the order of their keys.
-fn choose(labels: &BTreeMap<String, String>, filter: &Filter) -> LabelPairs {
+fn choose(labels: &BTreeMap<String, String>, filter: &Filter, texts: &Texts) -> LabelPairs {
     if filter.is_none() {
         return Vec::new();
     }
     let chosen = labels.iter().filter(|(key, _)| filter.matches(key));
-    chosen.map(|(key, value)| (key.as_str().into(), value.as_str().into())).collect()
+    chosen.map(|(key, value)| (texts.get(key), value.as_str().into())).collect()
 }
 
 /// A field that is there, not null, and of its type.
@@ -289,8 +325,8 @@ pub(super) fn only_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, s
     serde_json::from_slice(json)
 }
 
-fn text(raw: Option<&RawValue>, what: &str, odd: &mut Vec<Oddity>) -> Text {
-    field::<String>(raw, what, odd).unwrap_or_default().into()
+fn text(raw: Option<&RawValue>, what: &str, odd: &mut Vec<Oddity>) -> String {
+    field::<String>(raw, what, odd).unwrap_or_default()
 }
 
 fn number(raw: Option<&RawValue>, what: &str, odd: &mut Vec<Oddity>) -> i64 {
@@ -360,12 +396,17 @@ fn health_status(raw: Option<&RawValue>, odd: &mut Vec<Oddity>) -> Health {
 /// Labels whose values are no text are left out, each by itself.
 pub(super) fn label_map(raw: Option<&RawValue>, odd: &mut Vec<Oddity>) -> BTreeMap<String, String> {
     let raw: BTreeMap<String, &RawValue> = object(raw, "labels", odd);
-    raw.into_iter()
-        .filter_map(|(key, value)| {
-            let value = field::<String>(Some(value), &format!("label {key}"), odd);
-            Some((key, value?))
-        })
-        .collect()
+    let text = |(key, value): (String, &RawValue)| match serde_json::from_str(value.get()) {
+        Ok(text) => Some((key, text)),
+        Err(_) => {
+            // A container has dozens of them, so their names are only made where they are told.
+            if value.get() != "null" {
+                odd.push(Oddity::new(format!("label {key}"), value.get()));
+            }
+            None
+        }
+    };
+    raw.into_iter().filter_map(text).collect()
 }
 
 #[cfg(test)]
@@ -373,7 +414,7 @@ mod tests {
     use super::*;
 
     fn selection() -> Selection {
-        Selection { labels: Filter::all(), event_labels: Filter::none() }
+        Selection::new(Filter::all(), Filter::none())
     }
 
     fn read(body: &str) -> (Container, Vec<String>) {
@@ -519,7 +560,8 @@ mod tests {
             ]
             .map(|(k, v)| (k.to_owned(), v.to_owned())),
         );
-        let identity = event_identity(None, None, &labels, &Filter::new(&["t*"], &[]));
+        let identity =
+            event_identity(None, None, &labels, &Selection::new(Filter::all(), Filter::new(&["t*"], &[])));
         assert_eq!(identity.pod.as_deref(), Some("ldap-2246486038-30nc1"));
         assert_eq!(identity.env.as_deref(), Some("int2"));
         assert_eq!(identity.container.as_deref(), Some("ldap"));
@@ -533,7 +575,7 @@ mod tests {
             [("io.kubernetes.container.name", "POD"), ("io.kubernetes.docker.type", "podsandbox")]
         {
             let labels = BTreeMap::from([(key.to_owned(), value.to_owned())]);
-            assert!(event_identity(None, None, &labels, &Filter::none()).sandbox, "{key}");
+            assert!(event_identity(None, None, &labels, &selection()).sandbox, "{key}");
         }
     }
 

@@ -69,10 +69,8 @@ impl Driver {
             longest_backoff: longest_backoff(&config.docker.host),
             same_clock: config.docker.host.starts_with("unix://"),
         };
-        let selection = Arc::new(Selection {
-            labels: config.containers.labels.clone(),
-            event_labels: config.events.labels.clone(),
-        });
+        let selection =
+            Arc::new(Selection::new(config.containers.labels.clone(), config.events.labels.clone()));
         let odd = OddityLog { stats: Arc::clone(&stats), logged: Arc::default() };
         Ok(Self {
             client: Client::new(&config.docker)?,

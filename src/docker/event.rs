@@ -193,7 +193,7 @@ fn identity(
     let name = attributes.get(NAME).map(|name| Text::from(name.strip_prefix('/').unwrap_or(name)));
     if kind == "container" {
         let image = attributes.get(IMAGE).map(|image| Text::from(image.as_str()));
-        return event_identity(name.as_ref(), image.as_ref(), attributes, &selection.event_labels);
+        return event_identity(name.as_ref(), image.as_ref(), attributes, selection);
     }
     let bounded = matches!(
         kind,
@@ -226,7 +226,7 @@ mod tests {
     use crate::config::Filter;
 
     fn read(json: &str) -> Result<Event, Vec<Oddity>> {
-        let selection = Selection { labels: Filter::all(), event_labels: Filter::none() };
+        let selection = Selection::new(Filter::all(), Filter::none());
         let mut odd = Vec::new();
         Event::read(json.as_bytes(), &selection, &mut odd).ok_or(odd)
     }

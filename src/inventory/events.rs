@@ -80,12 +80,22 @@ impl EventTable {
         self.generation += 1;
         let labels = match self.counts.get_key_value(&labels) {
             Some((kept, _)) => Arc::clone(kept),
-            None => Arc::new(labels),
+            None => Arc::new(self.shared(labels)),
         };
         let entry = self.counts.entry(Arc::clone(&labels)).or_default();
         entry.count += 1;
         entry.last = Some(now);
         labels
+    }
+
+    /// The same with what a container's zeros have already. An event brings its own copy of all that it is about.
+    fn shared(&self, labels: EventLabels) -> EventLabels {
+        let Some(event) = self.start_at_zero.first() else { return labels };
+        let zero = EventLabels { event: Arc::clone(event), ..labels };
+        match self.counts.get_key_value(&zero) {
+            Some((kept, _)) => EventLabels { event: labels.event, ..EventLabels::clone(kept) },
+            None => EventLabels { event: labels.event, ..zero },
+        }
     }
 
     /// A container has become known: what begins at 0 exists from now on.

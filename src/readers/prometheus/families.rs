@@ -44,7 +44,7 @@ impl Families {
         streams: &Streams,
         names: Names,
         suffixes: bool,
-        deflater: &mut Deflater,
+        deflater: &Deflater,
     ) -> io::Result<Self> {
         let Streams { containers, events, merged_containers, merged_events } = streams;
         let mut families: BTreeMap<String, (String, Vec<Place>)> = BTreeMap::new();

@@ -62,7 +62,7 @@ pub struct PrometheusReader {
     _own_provider: SdkMeterProvider,
     /// What writes to their histograms.
     _sink: Arc<DurationSink>,
-    own_deflater: Mutex<Deflater>,
+    deflater: Arc<Deflater>,
 }
 
 /// One for each way to write names. They share the collection, so they share a lock.
@@ -95,7 +95,7 @@ struct Instruments {
     /// The families that are about no container.
     rest: Piece,
     merged: MergedStreams,
-    deflater: Deflater,
+    deflater: Arc<Deflater>,
 }
 
 /// What was rendered last.
@@ -184,7 +184,7 @@ impl PrometheusReader {
             own,
             _own_provider: own_provider,
             _sink: sink,
-            own_deflater: Mutex::new(Deflater::new()),
+            deflater: Arc::new(Deflater::new()),
         };
         // What is wrong with the settings shows now and not at the first scrape.
         let instruments = reader.instruments(Names::Escaped)?;
@@ -234,8 +234,7 @@ impl PrometheusReader {
     fn with_own(&self, inventory: Piece) -> Result<Exposition, ReaderError> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.own.gather(), &mut text).map_err(unwritable)?;
-        let mut deflater = self.own_deflater.lock().unwrap_or_else(PoisonError::into_inner);
-        let own = deflater.piece(&text).map_err(unwritable)?;
+        let own = self.deflater.piece(&text).map_err(unwritable)?;
         Ok(Exposition { inventory, own, own_text: text.into() })
     }
 
@@ -322,6 +321,8 @@ impl PrometheusReader {
         }
         self.collection.clear();
         instruments.collector.rest();
+        // Who still sends the last one has it: there need not be three of them.
+        rendered.whole = Piece::default();
         rendered.whole = join(instruments, rendered);
         let is_expected = !containers.is_empty() && !streams.containers.is_empty();
         if is_expected && rendered.containers.iter().all(|shard| shard.text.iter().all(Piece::is_empty)) {
@@ -341,17 +342,16 @@ impl PrometheusReader {
         metrics::register_merged(&meter, &self.collection);
         metrics::register_containers(&meter, &self.collection);
         metrics::register_events(&meter, &self.collection);
-        let mut deflater = Deflater::new();
         let suffixes = self.pull.translation_strategy.has_suffixes();
-        let families = Families::new(self.collection.streams(), names, suffixes, &mut deflater);
+        let families = Families::new(self.collection.streams(), names, suffixes, &self.deflater);
         let Constant { labels, text } = Constant::new(&self.pull, &self.resource, names)?;
         Ok(Instruments {
             collector: Collector::new(manual, labels),
             labels: LabelWriter::new(None, names),
             families: families.map_err(unwritable)?,
-            rest: deflater.piece(text.as_bytes()).map_err(unwritable)?,
+            rest: self.deflater.piece(text.as_bytes()).map_err(unwritable)?,
             merged: MergedStreams::new(&self.collection, names),
-            deflater,
+            deflater: Arc::clone(&self.deflater),
         })
     }
 }
@@ -387,36 +387,43 @@ impl Instruments {
         self.collector.write(&self.families.events, &Labels { of_all: &of_all, info: &[] }, texts)
     }
 
-    fn compress(&mut self, text: &str) -> Result<Piece, ReaderError> {
+    fn compress(&self, text: &str) -> Result<Piece, ReaderError> {
         if text.is_empty() {
             return Ok(Piece::default());
         }
         self.deflater.piece(text.as_bytes()).map_err(unwritable)
     }
 
-    fn compress_all(&mut self, texts: &[String]) -> Result<Vec<Piece>, ReaderError> {
+    fn compress_all(&self, texts: &[String]) -> Result<Vec<Piece>, ReaderError> {
         texts.iter().map(|text| self.compress(text)).collect()
     }
 }
 
 /// Everything in the order of the families.
 fn join(instruments: &Instruments, rendered: &Rendered) -> Piece {
-    let mut whole = Joined::with_capacity(rendered.whole.deflated.len() + 1024);
-    whole.push(&instruments.rest);
+    // Twice over: growing would take as much again.
+    let mut length = 0;
+    in_order(instruments, rendered, |piece| length += piece.deflated.len());
+    let mut whole = Joined::with_capacity(length);
+    in_order(instruments, rendered, |piece| whole.push(piece));
+    whole.finish()
+}
+
+fn in_order(instruments: &Instruments, rendered: &Rendered, mut each: impl FnMut(&Piece)) {
+    each(&instruments.rest);
     for family in &instruments.families.list {
         let mut is_begun = false;
         for place in &family.places {
             rendered.pieces(*place, |piece| {
                 if !piece.is_empty() {
                     if !std::mem::replace(&mut is_begun, true) {
-                        whole.push(&family.head);
+                        each(&family.head);
                     }
-                    whole.push(piece);
+                    each(piece);
                 }
             });
         }
     }
-    whole.finish()
 }
 
 /// Event counts by their actions, without what follows a colon: that is a command or a result.
