@@ -7,7 +7,6 @@
 mod inventory;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use docker_state_exporter::metrics::labels::Names;
@@ -25,12 +24,7 @@ fn reader(runtime: &Runtime, inventory: &Inventory) -> PrometheusReader {
     let config = inventory::config();
     let pull = config.readers.pull.clone().unwrap_or_default();
     let resource = readers::resource(&config);
-    let observed = Observed {
-        inventory: inventory.reader.clone(),
-        stats: Arc::default(),
-        runtime: runtime.metrics(),
-        began: SystemTime::now(),
-    };
+    let observed = Observed::new(inventory.reader.clone(), Arc::default(), runtime.metrics());
     PrometheusReader::new(&config, &pull, &resource, &observed)
         .expect("the default configuration makes a reader")
 }

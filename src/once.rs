@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
@@ -41,13 +41,8 @@ pub async fn once(config: &Config, timeout: Duration) -> Result<Seen, StartError
         inventory::new(EventPolicy { retention: config.events.retention, start_at_zero: Vec::new() });
     let pull = config.readers.pull.clone().unwrap_or_default();
     let resource = readers::resource(&config);
-    let observed = Observed {
-        inventory,
-        stats: Arc::clone(&stats),
-        runtime: Handle::current().metrics(),
-        began: SystemTime::now(),
-    };
-    let reader = PrometheusReader::new(&config, &pull, &resource, &observed).map_err(StartError::Reader)?;
+    let observed = Observed::new(inventory, Arc::clone(&stats), Handle::current().metrics());
+    let reader = PrometheusReader::new(&config, &pull, &resource, &observed)?;
     let driver = Driver::new(&config, writer, Arc::clone(&stats)).map_err(StartError::Endpoint)?;
 
     let shutdown = CancellationToken::new();

@@ -1,7 +1,7 @@
 //! The parts, put together: started in order, and ended in order.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle};
@@ -46,6 +46,12 @@ impl std::fmt::Display for StartError {
 }
 
 impl std::error::Error for StartError {}
+
+impl From<ReaderError> for StartError {
+    fn from(error: ReaderError) -> Self {
+        Self::Reader(error)
+    }
+}
 
 /// Everything that runs, not yet begun.
 pub struct Exporter {
@@ -133,7 +139,6 @@ fn parts(config: &Config) -> Result<(Driver, Readers), StartError> {
         start_at_zero: config.events.counted_at_zero().map(Into::into).collect(),
     });
     let driver = Driver::new(config, writer, Arc::clone(&stats)).map_err(StartError::Endpoint)?;
-    let observed =
-        Observed { inventory, stats, runtime: Handle::current().metrics(), began: SystemTime::now() };
+    let observed = Observed::new(inventory, stats, Handle::current().metrics());
     Ok((driver, Readers::new(config, observed)?))
 }

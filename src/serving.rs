@@ -47,12 +47,11 @@ impl Readers {
         let resource = readers::resource(config);
         let mut made = Vec::new();
         for periodic in &config.readers.periodic {
-            let reader = PushReader::new(config, periodic, &resource, &observed);
-            made.push(reader.map_err(StartError::Reader)?);
+            made.push(PushReader::new(config, periodic, &resource, &observed)?);
         }
         let pull = config.readers.pull.as_ref();
-        let pull = pull.map(|pull| PrometheusReader::new(config, pull, &resource, &observed)).transpose();
-        let pull = pull.map_err(StartError::Reader)?.map(Arc::new);
+        let pull = pull.map(|pull| PrometheusReader::new(config, pull, &resource, &observed));
+        let pull = pull.transpose()?.map(Arc::new);
         // Without a pull reader there is no server, which the file would be for.
         let security = config.web.config_file.as_deref().filter(|_| pull.is_some());
         let security = security.map(Security::new).transpose().map_err(StartError::Security)?.map(Arc::new);
@@ -123,8 +122,7 @@ impl Readers {
                 Some(Arc::clone(reader))
             }
             (_, Some(pull)) => {
-                let reader = PrometheusReader::new(&config, pull, &resource, &self.observed);
-                Some(Arc::new(reader.map_err(StartError::Reader)?))
+                Some(Arc::new(PrometheusReader::new(&config, pull, &resource, &self.observed)?))
             }
             (_, None) => None,
         };
@@ -137,8 +135,7 @@ impl Readers {
             match self.running.iter().enumerate().find_map(is_same).filter(|_| same && !reads_files) {
                 Some(i) => kept.push(i),
                 None => {
-                    let reader = PushReader::new(&config, periodic, &resource, &self.observed);
-                    made.push(reader.map_err(StartError::Reader)?);
+                    made.push(PushReader::new(&config, periodic, &resource, &self.observed)?);
                 }
             }
         }

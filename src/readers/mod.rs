@@ -36,6 +36,13 @@ pub struct Observed {
     pub began: SystemTime,
 }
 
+impl Observed {
+    /// The counts begin now.
+    pub fn new(inventory: inventory::Reader, stats: Arc<Stats>, runtime: RuntimeMetrics) -> Self {
+        Self { inventory, stats, runtime, began: SystemTime::now() }
+    }
+}
+
 /// A reader that cannot be made, with what would help.
 #[derive(Debug)]
 pub struct ReaderError {

@@ -48,8 +48,7 @@ impl Compose {
             self.docker.with_environment(&mut command);
         }
         command.arg("--file").arg(&self.file).arg("--file").arg(&self.socket).args(arguments);
-        let socket = self.docker.socket().display().to_string();
-        command.env("DOCKER_GID", image::run(Command::new("stat").args(["-c", "%g", &socket])));
+        command.env("DOCKER_GID", self.docker.socket_group());
         image::run(&mut command)
     }
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::{Value, json};
 
@@ -58,11 +57,10 @@ fn the_stack_runs_on_each_node_and_prometheus_finds_it() {
     assert!(text.contains(&mount("/var/run/docker.sock")), "{text}");
     let socket = docker.socket().display().to_string();
     fs::write(&stack, text.replace(&mount("/var/run/docker.sock"), &mount(&socket))).unwrap();
-    let group = image::run(Command::new("stat").args(["-c", "%g", &socket]));
     let stack = stack.to_str().unwrap();
     // There is no registry to ask for the image.
     let deploy = ["stack", "deploy", "--resolve-image", "never", "--compose-file", stack, "monitoring"];
-    image::run(docker.client(&deploy).env("DOCKER_GID", group));
+    image::run(docker.client(&deploy).env("DOCKER_GID", docker.socket_group()));
 
     let service = "monitoring_docker-state-exporter";
     // Swarm counts a task as running once its health check has said so.

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -75,6 +76,11 @@ impl Docker {
     /// The socket.
     pub(crate) fn socket(&self) -> PathBuf {
         self.directory().join("docker.sock")
+    }
+
+    /// The socket's group, which lets in who is not root.
+    pub(crate) fn socket_group(&self) -> String {
+        fs::metadata(self.socket()).unwrap().gid().to_string()
     }
 
     /// The socket as `DOCKER_HOST` has it.

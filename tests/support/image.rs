@@ -24,8 +24,10 @@ pub(crate) fn run(command: &mut Command) -> String {
 /// Copies the libraries that a program is linked with to where it looks for them under `root`; a static one has none.
 fn copy_libraries(of: &Path, root: &Path) {
     fs::create_dir_all(root).unwrap();
-    let linked = Command::new("ldd").arg(of).output().unwrap();
-    let linked = String::from_utf8_lossy(&linked.stdout).into_owned();
+    let output = Command::new("ldd").arg(of).output().unwrap();
+    let [linked, error] =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(output.status.success() || error.contains("not a dynamic executable"), "ldd {of:?}: {error}");
     for library in linked.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new) {
         let inside = root.join(library.strip_prefix("/").unwrap());
         fs::create_dir_all(inside.parent().unwrap()).unwrap();

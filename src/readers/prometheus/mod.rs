@@ -469,12 +469,7 @@ mod tests {
         let resource = Resource::builder_empty()
             .with_attribute(opentelemetry::KeyValue::new("service.name", "exporter"))
             .build();
-        let observed = Observed {
-            inventory: inventory.clone(),
-            stats: Arc::default(),
-            runtime: runtime.metrics(),
-            began: std::time::SystemTime::now(),
-        };
+        let observed = Observed::new(inventory.clone(), Arc::default(), runtime.metrics());
         PrometheusReader::new(&config, &pull, &resource, &observed).unwrap()
     }
 
