@@ -1,6 +1,7 @@
 //! The readers: each collects the metrics for one purpose, from meter providers of its own.
 
 mod detect;
+mod gzip;
 pub mod otlp;
 pub mod prometheus;
 mod resource;
@@ -21,6 +22,8 @@ use tokio::runtime::RuntimeMetrics;
 use crate::stats::{DurationSink, Stats};
 use crate::{inventory, metrics};
 
+use self::gzip::Deflater;
+
 pub use resource::resource;
 
 /// What every reader reads. It stays while readers come and go.
@@ -34,12 +37,13 @@ pub struct Observed {
     pub runtime: RuntimeMetrics,
     /// When the counts began.
     pub began: SystemTime,
+    deflater: Arc<Deflater>,
 }
 
 impl Observed {
     /// The counts begin now.
     pub fn new(inventory: inventory::Reader, stats: Arc<Stats>, runtime: RuntimeMetrics) -> Self {
-        Self { inventory, stats, runtime, began: SystemTime::now() }
+        Self { inventory, stats, runtime, began: SystemTime::now(), deflater: Arc::new(Deflater::new()) }
     }
 }
 

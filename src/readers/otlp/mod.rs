@@ -156,7 +156,7 @@ impl PushReader {
         observed: &Observed,
     ) -> Result<Self, ReaderError> {
         let Observed { inventory, stats, began, .. } = observed;
-        let target = Target::new(&periodic.exporter)?;
+        let target = Target::new(&periodic.exporter, &observed.deflater)?;
         let rules = Rules::new(
             &config.views,
             periodic.cardinality_limits,

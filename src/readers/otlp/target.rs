@@ -1,10 +1,9 @@
 //! Where a push reader's data goes.
 
-use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flate2::write::GzEncoder;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::console::Console;
@@ -13,6 +12,7 @@ use super::http::HttpTarget;
 use super::retry::{Again, Answer, Failure};
 use crate::config::{Compression, Exporter, Otlp, Temporality};
 use crate::readers::ReaderError;
+use crate::readers::gzip::Deflater;
 
 /// What requests say of their sender.
 pub(super) const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
@@ -27,7 +27,8 @@ pub(super) struct Target {
     pub(super) temporality: Temporality,
     /// How long a request is tried again.
     pub(super) patience: Duration,
-    compression: Compression,
+    /// What requests are compressed with, if they are.
+    deflater: Option<Arc<Deflater>>,
     transport: Transport,
     secrets: Vec<String>,
 }
@@ -40,14 +41,14 @@ enum Transport {
 
 impl Target {
     /// Nothing is connected to yet.
-    pub(super) fn new(exporter: &Exporter) -> Result<Self, ReaderError> {
+    pub(super) fn new(exporter: &Exporter, deflater: &Arc<Deflater>) -> Result<Self, ReaderError> {
         let otlp = |otlp: &Otlp, transport: Result<Transport, ReaderError>| {
             let name = public_url(&otlp.endpoint);
             Ok(Self {
                 transport: transport.map_err(|error| ReaderError::new(format!("{name}: {error}")))?,
                 name,
                 temporality: otlp.temporality,
-                compression: otlp.compression,
+                deflater: (otlp.compression == Compression::Gzip).then(|| Arc::clone(deflater)),
                 patience: Duration::MAX,
                 secrets: secrets(otlp),
             })
@@ -58,7 +59,7 @@ impl Target {
             Exporter::Console { temporality } => Ok(Self {
                 name: "console".into(),
                 temporality: *temporality,
-                compression: Compression::None,
+                deflater: None,
                 patience: Duration::MAX,
                 transport: Transport::Console(Console::new()),
                 secrets: Vec::new(),
@@ -68,15 +69,18 @@ impl Target {
 
     /// Whether requests are compressed.
     pub(super) fn compresses(&self) -> bool {
-        self.compression == Compression::Gzip
+        self.deflater.is_some()
     }
 
     /// Sends one request, again and again where that may help, for as long as the settings allow.
     pub(super) async fn send(&mut self, message: Bytes) -> Result<Answer, Failure> {
-        // Here, so that each further attempt is cheap.
-        let message = match self.compression {
-            Compression::Gzip => gzip(message)?,
-            Compression::None => message,
+        // Here, so that each further attempt is cheap. What was compressed is let go: it is several times as large,
+        // and sending it can take long.
+        let message = match &self.deflater {
+            Some(deflater) => deflater
+                .file(&message)
+                .map_err(|error| Failure::new(format!("cannot compress: {error}"), Again::Never))?,
+            None => message,
         };
         let result = match &mut self.transport {
             Transport::Grpc(target) => target.send(message, self.patience).await,
@@ -100,18 +104,6 @@ impl Target {
             None => words,
         }
     }
-}
-
-/// At the fastest level: what a higher one saves on the wire it costs many times over in time. The message is let go:
-/// it is several times as large, and sending it can take long.
-fn gzip(message: Bytes) -> Result<Bytes, Failure> {
-    let room = Vec::with_capacity(message.len() / 8 + 64);
-    let mut encoder = GzEncoder::new(room, flate2::Compression::fast());
-    encoder
-        .write_all(&message)
-        .and_then(|()| encoder.finish())
-        .map(Bytes::from)
-        .map_err(|error| Failure::new(format!("cannot compress: {error}"), Again::Never))
 }
 
 /// What of the headers must not be shown: each value, and each word of it that is long enough to be a token.
@@ -162,7 +154,7 @@ mod tests {
     async fn what_a_destination_says_is_shortened_and_without_our_headers() {
         let mut otlp = Otlp::new(url("http://collector:4318/v1/metrics"));
         otlp.headers = vec![("authorization".into(), "Bearer 0123456789".into())];
-        let target = Target::new(&Exporter::OtlpHttp(otlp)).unwrap();
+        let target = Target::new(&Exporter::OtlpHttp(otlp), &Arc::new(Deflater::new())).unwrap();
         assert_eq!(target.public_words("no token 0123456789 here"), "no token *** here");
         assert_eq!(target.public_words("not Bearer 0123456789"), "not ***");
         assert_eq!(target.public_words(&"é".repeat(1_000)), format!("{}…", "é".repeat(300)));

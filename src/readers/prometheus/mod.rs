@@ -10,7 +10,6 @@
 mod constant;
 mod encode;
 mod families;
-mod gzip;
 mod merged;
 mod shards;
 
@@ -28,9 +27,9 @@ use prometheus::{Encoder, Registry, TextEncoder};
 use self::constant::Constant;
 use self::encode::{Collector, Labels};
 use self::families::{Families, Place};
-use self::gzip::{Deflater, Inflate, Joined, Piece};
 use self::merged::MergedStreams;
 use self::shards::{Changed, Shards};
+use super::gzip::{self, Deflater, Inflate, Joined, Piece};
 use super::{Manual, Observed, ReaderError};
 use crate::config::{Aggregation, Config, Pull};
 use crate::inventory::{self, Container, EventCount, Snapshot, Text};
@@ -184,7 +183,7 @@ impl PrometheusReader {
             own,
             _own_provider: own_provider,
             _sink: sink,
-            deflater: Arc::new(Deflater::new()),
+            deflater: Arc::clone(&observed.deflater),
         };
         // What is wrong with the settings shows now and not at the first scrape.
         let instruments = reader.instruments(Names::Escaped)?;

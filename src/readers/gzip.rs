@@ -5,7 +5,7 @@
 //! compressed again.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use crc32fast::Hasher;
@@ -33,19 +33,26 @@ impl Piece {
     }
 }
 
-/// Compresses pieces, one after another. One is enough for all: it takes a third of a mebibyte, and a piece not a
-/// millisecond.
+/// Compresses pieces, one after another. One is enough for all readers: it takes a third of a mebibyte, and a piece a
+/// millisecond or two.
+#[derive(Debug)]
 pub(super) struct Deflater(Mutex<Compress>);
 
 impl Deflater {
     /// The fastest level: what a higher one saves on the wire it costs many times over in time.
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Compress::new(Compression::fast(), false)))
+        Self(Mutex::new(compress()))
     }
 
     pub(super) fn piece(&self, text: &[u8]) -> io::Result<Piece> {
         let mut deflated = Vec::with_capacity(text.len() / 4 + 64);
-        let mut compress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut compress = self.0.lock().unwrap_or_else(|poisoned| {
+            // What a panic left half done must not be in the next piece.
+            let mut guard = poisoned.into_inner();
+            *guard = compress();
+            self.0.clear_poison();
+            guard
+        });
         let before = compress.total_in();
         loop {
             let taken = usize::try_from(compress.total_in() - before).unwrap_or(usize::MAX);
@@ -63,6 +70,16 @@ impl Deflater {
         checksum.update(text);
         Ok(Piece { deflated: deflated.into(), checksum, length: text.len() as u64 })
     }
+
+    /// A whole gzip file.
+    pub(super) fn file(&self, content: &[u8]) -> io::Result<Bytes> {
+        let piece = self.piece(content)?;
+        Ok([&HEADER[..], &piece.deflated, &trailer([&piece])].concat().into())
+    }
+}
+
+fn compress() -> Compress {
+    Compress::new(Compression::fast(), false)
 }
 
 /// Puts pieces together.
@@ -163,6 +180,32 @@ mod tests {
         let mut text = Vec::new();
         flate2::read::GzDecoder::new(&file[..]).read_to_end(&mut text).unwrap();
         assert!(text == texts().concat());
+    }
+
+    #[test]
+    fn each_content_is_a_file_of_its_own() {
+        let deflater = Deflater::new();
+        for content in texts() {
+            let file = deflater.file(&content).unwrap();
+            let mut again = Vec::new();
+            flate2::read::GzDecoder::new(&*file).read_to_end(&mut again).unwrap();
+            assert!(again == content);
+        }
+    }
+
+    #[test]
+    fn a_panic_leaves_nothing_in_the_next_piece() {
+        let deflater = Deflater::new();
+        let half_done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut compress = deflater.0.lock().unwrap();
+            compress.compress_vec(b"half", &mut Vec::with_capacity(100), FlushCompress::None).unwrap();
+            panic!("meant to panic");
+        }));
+        assert!(half_done.is_err());
+        let mut content = String::new();
+        let file = deflater.file(b"whole").unwrap();
+        flate2::read::GzDecoder::new(&*file).read_to_string(&mut content).unwrap();
+        assert_eq!(content, "whole");
     }
 
     #[test]
