@@ -77,9 +77,11 @@ impl Target {
         // Here, so that each further attempt is cheap. What was compressed is let go: it is several times as large,
         // and sending it can take long.
         let message = match &self.deflater {
-            Some(deflater) => deflater
-                .file(&message)
-                .map_err(|error| Failure::new(format!("cannot compress: {error}"), Again::Never))?,
+            Some(deflater) => {
+                let compressed = deflater.file(&message);
+                drop(message);
+                compressed.map_err(|error| Failure::new(format!("cannot compress: {error}"), Again::Never))?
+            }
             None => message,
         };
         let result = match &mut self.transport {

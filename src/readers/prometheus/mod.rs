@@ -5,7 +5,7 @@
 //! and are rendered at each scrape.
 //!
 //! `shards` finds what has to be rendered, the SDK collects it, `encode` writes it as text, `families` knows which
-//! text belongs where, and `gzip` keeps the text and puts it together. `constant` is what all of it has besides.
+//! text belongs where, and `super::gzip` keeps the text and puts it together. `constant` is what all of it has besides.
 
 mod constant;
 mod encode;
