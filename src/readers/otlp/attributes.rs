@@ -3,16 +3,18 @@
 //! The instruments observe a number in the place of a container's or an event's attributes. What is written here
 //! stands in its place when a request is encoded: copied, as it is, into each point.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
+use opentelemetry::{KeyValue, Value};
+use opentelemetry_proto::tonic::common::v1::KeyValue as ProtoKeyValue;
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, message};
 
 use crate::inventory::{Container, EventCount};
 use crate::metrics::{SERIES_LABEL, attributes};
 
 /// The number of the field `attributes` in a data point.
-const ATTRIBUTES: u32 = 7;
+pub(super) const ATTRIBUTES: u32 = 7;
 
 /// The attributes of what was collected, by its number.
 #[derive(Debug, Default)]
@@ -62,37 +64,54 @@ impl Table {
         table
     }
 
-    /// How many numbers there are.
-    pub(super) fn len(&self) -> usize {
-        self.entries.len()
+    /// Whether the metric with this name has what `container.info` says.
+    pub(super) fn is_info(&self, metric: &str) -> bool {
+        self.infos.as_ref().is_some_and(|infos| infos.iter().any(|info| info == metric))
     }
 
-    /// What stands for a point's number, of the metric with this name; and the attributes beside that number.
-    /// Nothing where the point has none.
-    pub(super) fn find<'a>(
-        &'a self,
-        metric: &str,
-        point: &'a [KeyValue],
-    ) -> Option<(&'a [u8], &'a [KeyValue])> {
-        let (_, others) = point.split_first()?;
-        let number = number(point)?;
+    /// Writes a point's attributes, with the tags that they have in it, but those that a number stands for. Returns that
+    /// number, and where its attributes are here.
+    pub(super) fn write<'a>(
+        &self,
+        point: impl Iterator<Item = &'a KeyValue>,
+        is_info: bool,
+        bytes: &mut Vec<u8>,
+    ) -> Option<(usize, Range<usize>)> {
+        let mut point = point.peekable();
+        // The SDK has them in the order they were observed in, so the number is the first.
+        let number = point.peek().and_then(|first| number(first));
+        let known = number.and_then(|number| Some((number, self.get(number, is_info)?)));
+        if known.is_some() {
+            point.next();
+        }
+        for other in point {
+            match &other.value {
+                Value::String(value) => push(bytes, "", other.key.as_str(), value.as_str()),
+                _ => message::encode(ATTRIBUTES, &ProtoKeyValue::from(other), bytes),
+            }
+        }
+        known
+    }
+
+    pub(super) fn at(&self, range: &Range<usize>) -> &[u8] {
+        self.bytes.get(range.clone()).unwrap_or_default()
+    }
+
+    fn get(&self, number: usize, is_info: bool) -> Option<Range<usize>> {
         let begin = match number.checked_sub(1) {
             Some(before) => self.entries.get(before)?.end,
             None => 0,
         };
         let entry = self.entries.get(number)?;
-        let is_info = self.infos.as_ref().is_some_and(|infos| infos.iter().any(|info| info == metric));
-        let end = if is_info { entry.end } else { entry.info };
-        Some((self.bytes.get(begin..end)?, others))
+        Some(begin..if is_info { entry.end } else { entry.info })
     }
 }
 
-/// The number that stands for a point's attributes.
-pub(super) fn number(attributes: &[KeyValue]) -> Option<usize> {
-    // The SDK has them in the order they were observed in, so the number is the first.
-    let first = attributes.first().filter(|first| first.key == SERIES_LABEL)?;
-    let Some(Value::IntValue(number)) = first.value.as_ref()?.value else { return None };
-    usize::try_from(number).ok()
+fn number(attribute: &KeyValue) -> Option<usize> {
+    match attribute.value {
+        Value::I64(number) if attribute.key.as_str() == SERIES_LABEL => usize::try_from(number).ok(),
+        _ => None,
+    }
 }
 
 /// Writes one attribute, with the tag that it has in a point.
@@ -116,26 +135,25 @@ fn push(bytes: &mut Vec<u8>, prefix: &str, key: &str, value: &str) {
 
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::common::v1::AnyValue;
+    use opentelemetry_proto::tonic::common::v1::any_value;
     use opentelemetry_proto::tonic::metrics::v1::NumberDataPoint;
     use prost::Message;
 
     use super::*;
 
     fn number(number: i64) -> KeyValue {
-        let value = Some(AnyValue { value: Some(Value::IntValue(number)) });
-        KeyValue { key: SERIES_LABEL.into(), value, ..KeyValue::default() }
+        KeyValue::new(SERIES_LABEL, number)
     }
 
-    /// What a receiver reads in the place of a number.
-    fn read(table: &Table, metric: &str, at: i64) -> String {
-        let numbered = [number(at)];
-        let (bytes, others) = table.find(metric, &numbered).unwrap();
-        assert!(others.is_empty());
-        let point = NumberDataPoint::decode(bytes).unwrap();
+    /// The attributes that a receiver reads in the place of these.
+    fn read(table: &Table, metric: &str, attributes: &[KeyValue]) -> String {
+        let mut others = Vec::new();
+        let known = table.write(attributes.iter(), table.is_info(metric), &mut others);
+        let bytes = [table.at(&known.unwrap().1), &others].concat();
+        let point = NumberDataPoint::decode(&*bytes).unwrap();
         let shown = point.attributes.iter().map(|a| match &a.value.as_ref().unwrap().value {
-            Some(Value::StringValue(value)) => format!("{}={value}", a.key),
-            other => panic!("{other:?}"),
+            Some(any_value::Value::StringValue(value)) => format!("{}={value}", a.key),
+            other => format!("{}={other:?}", a.key),
         });
         shown.collect::<Vec<_>>().join(" ")
     }
@@ -150,10 +168,22 @@ mod tests {
         let table = Table::of_containers(&containers, &["container.info".to_owned()].into());
         let web = "container.id=0123 container.image.name=busybox container.name=web container.label.team=";
         let more = " container.image.id=sha256:0 container.restart_policy=no container.hostname=host";
-        assert_eq!(read(&table, "container.state.status", 0), web);
-        assert_eq!(read(&table, "container.info", 0), format!("{web}{more}"));
-        assert!(read(&table, "container.state.status", 1).ends_with(&format!("container.label.long={long}")));
-        assert!(table.find("container.state.status", &[number(2)]).is_none());
-        assert!(table.find("container.state.status", &[]).is_none());
+        let status = "container.state.status";
+        assert_eq!(read(&table, status, &[number(0)]), web);
+        assert_eq!(read(&table, "container.info", &[number(0)]), format!("{web}{more}"));
+        assert!(read(&table, status, &[number(1)]).ends_with(&format!("container.label.long={long}")));
+        let with = [number(0), KeyValue::new("status", "running"), KeyValue::new("whole", 7)];
+        assert_eq!(read(&table, status, &with), format!("{web} status=running whole=Some(IntValue(7))"));
+    }
+
+    #[test]
+    fn what_has_no_number_that_stands_for_anything_is_written_as_it_is() {
+        let table = Table::of_containers(&[Arc::new(Container::sample("0123", "web"))], &[].into());
+        for attributes in [vec![number(1)], vec![KeyValue::new("a", "b"), number(0)], Vec::new()] {
+            let mut bytes = Vec::new();
+            assert_eq!(table.write(attributes.iter(), false, &mut bytes), None);
+            let point = NumberDataPoint::decode(&*bytes).unwrap();
+            assert_eq!(point.attributes, attributes.iter().map(Into::into).collect::<Vec<_>>());
+        }
     }
 }

@@ -7,19 +7,29 @@
 
 use std::collections::HashMap;
 
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
-use opentelemetry_proto::tonic::common::v1::KeyValue;
-use opentelemetry_proto::tonic::metrics::v1::metric::Data;
 use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value;
-use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, HistogramDataPoint, NumberDataPoint};
+use opentelemetry_proto::tonic::metrics::v1::{AggregationTemporality, HistogramDataPoint};
 
-use super::attributes::Table;
-use super::encode::push_attributes;
-use super::request::{metrics, metrics_mut};
 use crate::config::Temporality;
 
 /// A series: its metric's name and its attributes. The attributes' order is the same at each collection.
-type Key = Box<[u8]>;
+pub(super) type Key = Box<[u8]>;
+
+/// What is told of a series that is a number.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Number {
+    /// In Unix nanoseconds, as the time.
+    pub(super) start: u64,
+    pub(super) time: u64,
+    pub(super) value: Value,
+}
+
+/// What a destination has got of a series, once it has taken it.
+#[derive(Debug)]
+pub(super) struct Offer {
+    key: Key,
+    taken: Taken,
+}
 
 /// What has been counted so far.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,21 +58,11 @@ pub(super) struct Deltas {
     round: u64,
     round_began: u64,
     taken: HashMap<Key, Taken>,
-    /// What is being sent.
-    offered: HashMap<Key, Taken>,
 }
 
 impl Deltas {
     pub(super) fn new(temporality: Temporality, now: u64) -> Self {
-        Self {
-            temporality,
-            began: now,
-            since: now,
-            round: 0,
-            round_began: now,
-            taken: HashMap::new(),
-            offered: HashMap::new(),
-        }
+        Self { temporality, began: now, since: now, round: 0, round_began: now, taken: HashMap::new() }
     }
 
     /// The same, for other providers. What is observed goes on; what is written to, the histograms, has begun anew.
@@ -82,96 +82,57 @@ impl Deltas {
     pub(super) fn begin(&mut self, now: u64) {
         self.round += 1;
         self.round_began = now;
-        self.offered = HashMap::new();
     }
 
-    /// Turns counts from the start into what the destination is to get. Time goes on between the pages of an
-    /// export, and providers may be made anew: so the start of what counts from the start is set here too.
-    pub(super) fn apply(&mut self, request: &mut ExportMetricsServiceRequest, table: &Table) {
-        self.offered.clear();
-        for metric in metrics_mut(request) {
-            let name = std::mem::take(&mut metric.name);
-            match &mut metric.data {
-                Some(Data::Sum(sum)) if sum.is_monotonic => {
-                    if self.temporality == Temporality::Delta {
-                        sum.aggregation_temporality = AggregationTemporality::Delta.into();
-                        for point in &mut sum.data_points {
-                            self.number(key(&name, &point.attributes, table), point);
-                        }
-                    } else {
-                        for point in &mut sum.data_points {
-                            point.start_time_unix_nano = self.began;
-                        }
-                    }
-                }
-                // What the standard calls low memory: deltas of instruments that are written to, which are the
-                // histograms here, and the whole count of those that are observed.
-                Some(Data::Histogram(histogram)) if self.temporality != Temporality::Cumulative => {
-                    histogram.aggregation_temporality = AggregationTemporality::Delta.into();
-                    for point in &mut histogram.data_points {
-                        self.histogram(key(&name, &point.attributes, table), point);
-                    }
-                }
-                _ => {}
-            }
-            metric.name = name;
+    /// The temporality of sums.
+    pub(super) fn of_sums(&self, is_monotonic: bool) -> AggregationTemporality {
+        match self.temporality {
+            Temporality::Delta if is_monotonic => AggregationTemporality::Delta,
+            _ => AggregationTemporality::Cumulative,
         }
     }
 
-    /// The series of a request that count on only when it is taken.
-    pub(super) fn keys(&self, request: &ExportMetricsServiceRequest, table: &Table) -> Vec<Key> {
-        if self.temporality == Temporality::Cumulative {
-            return Vec::new();
-        }
-        let delta = i32::from(AggregationTemporality::Delta);
-        metrics(request)
-            .flat_map(|metric| match &metric.data {
-                Some(Data::Sum(sum)) if sum.aggregation_temporality == delta => {
-                    sum.data_points.iter().map(|p| key(&metric.name, &p.attributes, table)).collect()
-                }
-                Some(Data::Histogram(histogram)) if histogram.aggregation_temporality == delta => {
-                    histogram.data_points.iter().map(|p| key(&metric.name, &p.attributes, table)).collect()
-                }
-                _ => Vec::new(),
-            })
-            .collect()
-    }
-
-    /// Notes that the destination has taken these series as they were applied last.
-    pub(super) fn commit(&mut self, keys: Vec<Key>) {
-        for key in keys {
-            if let Some(offered) = self.offered.remove(&key) {
-                self.taken.insert(key, offered);
-            }
+    /// The temporality of histograms. What the standard calls low memory is deltas of instruments that are written to,
+    /// which are the histograms here, and the whole count of those that are observed.
+    pub(super) fn of_histograms(&self) -> AggregationTemporality {
+        match self.temporality {
+            Temporality::Cumulative => AggregationTemporality::Cumulative,
+            Temporality::Delta | Temporality::LowMemory => AggregationTemporality::Delta,
         }
     }
 
-    /// Ends an export in which every series had its turn: what was not among them is gone. `taken` says whether
-    /// the destination has taken all of them.
-    pub(super) fn complete(&mut self, taken: bool) {
-        let round = self.round;
-        self.taken.retain(|_, taken| taken.round == round);
-        self.taken.shrink_to(2 * self.taken.len());
-        if taken {
-            self.since = self.round_began;
+    /// Turns the number of a monotonic sum, which counts from the start, into what the destination is to get. Time
+    /// goes on between the pages of an export, and providers may be made anew: so the start of what counts from the
+    /// start is set here too.
+    pub(super) fn number(&mut self, key: impl FnOnce() -> Key, number: &mut Number) -> Option<Offer> {
+        if self.of_sums(true) == AggregationTemporality::Cumulative {
+            number.start = self.began;
+            return None;
         }
-    }
-
-    fn number(&mut self, key: Key, point: &mut NumberDataPoint) {
-        let (count, base) = (point.value.map(Count::from), self.base(&key));
-        point.start_time_unix_nano = base.as_ref().map_or(self.since, |base| base.time);
-        if let (Some(value), Some(base)) = (&mut point.value, &base) {
+        let (key, count) = (key(), Count::from(number.value));
+        let base = self.base(&key);
+        number.start = base.as_ref().map_or(self.since, |base| base.time);
+        if let Some(base) = base {
             // A count that is lower than before has begun anew.
-            match (value, &base.count) {
-                (Value::AsInt(value), Count::Int(base)) if *value >= *base => *value -= base,
-                (Value::AsDouble(value), Count::Double(base)) if *value >= *base => *value -= base,
+            match (&mut number.value, base.count) {
+                (Value::AsInt(value), Count::Int(base)) if *value >= base => *value -= base,
+                (Value::AsDouble(value), Count::Double(base)) if *value >= base => *value -= base,
                 _ => {}
             }
         }
-        self.offer(key, count, point.time_unix_nano);
+        Some(self.offer(key, count, number.time))
     }
 
-    fn histogram(&mut self, key: Key, point: &mut HistogramDataPoint) {
+    /// The same of a histogram's point.
+    pub(super) fn histogram(
+        &mut self,
+        key: impl FnOnce() -> Key,
+        point: &mut HistogramDataPoint,
+    ) -> Option<Offer> {
+        if self.of_histograms() == AggregationTemporality::Cumulative {
+            return None;
+        }
+        let key = key();
         let count = Count::Histogram {
             count: point.count,
             sum: point.sum.unwrap_or_default(),
@@ -191,7 +152,23 @@ impl Deltas {
                 *all = all.saturating_sub(*taken);
             }
         }
-        self.offer(key, Some(count), point.time_unix_nano);
+        Some(self.offer(key, count, point.time_unix_nano))
+    }
+
+    /// Notes that the destination has taken these.
+    pub(super) fn commit(&mut self, offers: Vec<Offer>) {
+        self.taken.extend(offers.into_iter().map(|Offer { key, taken }| (key, taken)));
+    }
+
+    /// Ends an export in which every series had its turn: what was not among them is gone. `taken` says whether
+    /// the destination has taken all of them.
+    pub(super) fn complete(&mut self, taken: bool) {
+        let round = self.round;
+        self.taken.retain(|_, taken| taken.round == round);
+        self.taken.shrink_to(2 * self.taken.len());
+        if taken {
+            self.since = self.round_began;
+        }
     }
 
     /// What was taken of a series, which is seen to exist.
@@ -201,10 +178,8 @@ impl Deltas {
         Some(taken.clone())
     }
 
-    fn offer(&mut self, key: Key, count: Option<Count>, time: u64) {
-        if let Some(count) = count {
-            self.offered.insert(key, Taken { count, time, round: self.round });
-        }
+    fn offer(&self, key: Key, count: Count, time: u64) -> Offer {
+        Offer { key, taken: Taken { count, time, round: self.round } }
     }
 }
 
@@ -217,78 +192,30 @@ impl From<Value> for Count {
     }
 }
 
-fn key(name: &str, attributes: &[KeyValue], table: &Table) -> Key {
-    let mut key = Vec::with_capacity(512);
-    key.extend_from_slice(name.as_bytes());
-    key.push(0);
-    push_attributes(name, attributes, table, &mut key);
-    key.into()
-}
-
 #[cfg(test)]
 mod tests {
-    use opentelemetry_proto::tonic::common::v1::{AnyValue, any_value};
-    use opentelemetry_proto::tonic::metrics::v1::{
-        Gauge, Histogram, Metric, ResourceMetrics, ScopeMetrics, Sum,
-    };
-
     use super::*;
 
-    const CUMULATIVE: i32 = AggregationTemporality::Cumulative as i32;
-    const DELTA: i32 = AggregationTemporality::Delta as i32;
+    /// Start, time and value.
+    type Told = (u64, u64, i64);
 
-    fn attributes(name: &str) -> Vec<KeyValue> {
-        let value = AnyValue { value: Some(any_value::Value::StringValue(name.into())) };
-        vec![KeyValue { key: "name".into(), value: Some(value), ..KeyValue::default() }]
-    }
-
-    fn number(name: &str, value: i64, time: u64) -> NumberDataPoint {
-        NumberDataPoint {
-            attributes: attributes(name),
-            start_time_unix_nano: 1,
-            time_unix_nano: time,
-            value: Some(Value::AsInt(value)),
-            ..NumberDataPoint::default()
-        }
-    }
-
-    fn request(data: Data) -> ExportMetricsServiceRequest {
-        let metrics = vec![Metric { name: "m".into(), data: Some(data), ..Metric::default() }];
-        let scope_metrics = vec![ScopeMetrics { metrics, ..ScopeMetrics::default() }];
-        let resource_metrics = vec![ResourceMetrics { scope_metrics, ..ResourceMetrics::default() }];
-        ExportMetricsServiceRequest { resource_metrics }
-    }
-
-    fn sum(points: Vec<NumberDataPoint>) -> ExportMetricsServiceRequest {
-        request(Data::Sum(Sum {
-            data_points: points,
-            aggregation_temporality: CUMULATIVE,
-            is_monotonic: true,
-        }))
-    }
-
-    /// Start, time and value of each point of a sum, and its temporality.
-    fn told(request: &ExportMetricsServiceRequest) -> (Vec<(u64, u64, i64)>, i32) {
-        let Some(Data::Sum(sum)) = &metrics(request).next().unwrap().data else { panic!("no sum") };
-        let points = sum.data_points.iter().map(|p| {
-            let Some(Value::AsInt(value)) = p.value else { panic!("no integer") };
-            (p.start_time_unix_nano, p.time_unix_nano, value)
-        });
-        (points.collect(), sum.aggregation_temporality)
+    fn offer(deltas: &mut Deltas, name: &str, value: i64, time: u64) -> (Told, Option<Offer>) {
+        let mut number = Number { start: 1, time, value: Value::AsInt(value) };
+        let offer = deltas.number(|| name.as_bytes().into(), &mut number);
+        let Value::AsInt(value) = number.value else { panic!("no integer") };
+        ((number.start, number.time, value), offer)
     }
 
     /// One export of these points; what is told of them.
-    fn export(deltas: &mut Deltas, now: u64, points: &[(&str, i64)], taken: bool) -> Vec<(u64, u64, i64)> {
+    fn export(deltas: &mut Deltas, now: u64, points: &[(&str, i64)], taken: bool) -> Vec<Told> {
         deltas.begin(now);
-        let mut request = sum(points.iter().map(|(name, value)| number(name, *value, now + 1)).collect());
-        deltas.apply(&mut request, &Table::EMPTY);
+        let points = points.iter().map(|(name, value)| offer(deltas, name, *value, now + 1));
+        let (told, offers): (_, Vec<_>) = points.unzip();
         if taken {
-            deltas.commit(deltas.keys(&request, &Table::EMPTY));
+            deltas.commit(offers.into_iter().flatten().collect());
             deltas.complete(true);
         }
-        let (points, temporality) = told(&request);
-        assert_eq!(temporality, DELTA);
-        points
+        told
     }
 
     #[test]
@@ -311,27 +238,18 @@ mod tests {
 
     #[test]
     fn parts_are_taken_one_by_one() {
-        let mut deltas = Deltas::new(Temporality::Delta, 10);
-        deltas.begin(20);
-        let mut whole = sum(vec![number("a", 1, 21), number("b", 2, 21)]);
-        deltas.apply(&mut whole, &Table::EMPTY);
-        let parts = super::super::request::split(whole, 1, usize::MAX, &Table::EMPTY);
-        let keys = deltas.keys(&parts[0], &Table::EMPTY);
-        deltas.commit(keys);
-        assert_eq!(export(&mut deltas, 30, &[("a", 3), ("b", 3)], true), [(21, 31, 2), (10, 31, 3)]);
-    }
-
-    #[test]
-    fn a_part_that_is_refused_for_good_is_told_with_the_next() {
-        let mut deltas = Deltas::new(Temporality::Delta, 10);
-        deltas.begin(20);
-        let mut whole = sum(vec![number("a", 1, 21), number("b", 2, 21)]);
-        deltas.apply(&mut whole, &Table::EMPTY);
-        let keys =
-            deltas.keys(&super::super::request::split(whole, 1, usize::MAX, &Table::EMPTY)[1], &Table::EMPTY);
-        deltas.commit(keys);
-        deltas.complete(false);
-        assert_eq!(export(&mut deltas, 30, &[("a", 3), ("b", 3)], true), [(10, 31, 3), (21, 31, 1)]);
+        for (taken, told) in [("a", [(21, 31, 2), (10, 31, 3)]), ("b", [(10, 31, 3), (21, 31, 1)])] {
+            let mut deltas = Deltas::new(Temporality::Delta, 10);
+            deltas.begin(20);
+            for (name, value) in [("a", 1), ("b", 2)] {
+                let (_, offer) = offer(&mut deltas, name, value, 21);
+                if name == taken {
+                    deltas.commit(offer.into_iter().collect());
+                }
+            }
+            deltas.complete(false);
+            assert_eq!(export(&mut deltas, 30, &[("a", 3), ("b", 3)], true), told);
+        }
     }
 
     #[test]
@@ -359,32 +277,27 @@ mod tests {
         for number in 0..100 {
             export(&mut deltas, 30 + number, &[("stays", 1), (&format!("passes-{number}"), 1)], false);
         }
-        assert_eq!((deltas.taken.len(), deltas.offered.len()), (1, 2));
+        assert_eq!(deltas.taken.len(), 1);
     }
 
     #[test]
     fn histograms_count_from_what_was_taken_too() {
         for temporality in [Temporality::Delta, Temporality::LowMemory] {
             let mut deltas = Deltas::new(temporality, 10);
+            assert_eq!(deltas.of_histograms(), AggregationTemporality::Delta);
             let mut export = |now, count, sum, buckets: [u64; 2]| {
                 deltas.begin(now);
-                let mut request = request(Data::Histogram(Histogram {
-                    data_points: vec![HistogramDataPoint {
-                        time_unix_nano: now,
-                        count,
-                        sum: Some(sum),
-                        bucket_counts: buckets.into(),
-                        min: Some(0.5),
-                        ..HistogramDataPoint::default()
-                    }],
-                    aggregation_temporality: CUMULATIVE,
-                }));
-                deltas.apply(&mut request, &Table::EMPTY);
-                deltas.commit(deltas.keys(&request, &Table::EMPTY));
+                let mut point = HistogramDataPoint {
+                    time_unix_nano: now,
+                    count,
+                    sum: Some(sum),
+                    bucket_counts: buckets.into(),
+                    min: Some(0.5),
+                    ..HistogramDataPoint::default()
+                };
+                let offer = deltas.histogram(|| b"h".as_slice().into(), &mut point);
+                deltas.commit(offer.into_iter().collect());
                 deltas.complete(true);
-                let Some(Data::Histogram(told)) = &metrics(&request).next().unwrap().data else { panic!() };
-                assert_eq!(told.aggregation_temporality, DELTA);
-                let point = told.data_points[0].clone();
                 assert_eq!(point.min, None);
                 (point.start_time_unix_nano, point.count, point.sum.unwrap(), point.bucket_counts)
             };
@@ -398,23 +311,19 @@ mod tests {
     fn what_is_observed_counts_from_the_start_unless_deltas_are_wanted() {
         for temporality in [Temporality::Cumulative, Temporality::LowMemory] {
             let mut deltas = Deltas::new(temporality, 10);
+            assert_eq!(deltas.of_sums(true), AggregationTemporality::Cumulative);
             for now in [20, 30] {
                 deltas.begin(now);
-                let mut request = sum(vec![number("a", 5, now)]);
-                deltas.apply(&mut request, &Table::EMPTY);
-                assert!(deltas.keys(&request, &Table::EMPTY).is_empty());
+                let (told, offer) = offer(&mut deltas, "a", 5, now);
+                assert!(told == (10, now, 5) && offer.is_none());
                 deltas.complete(true);
-                assert_eq!(told(&request), (vec![(10, now, 5)], CUMULATIVE));
             }
         }
     }
 
     #[test]
-    fn gauges_stay_as_they_are() {
-        let mut deltas = Deltas::new(Temporality::Delta, 10);
-        let before = request(Data::Gauge(Gauge { data_points: vec![number("a", 5, 20)] }));
-        let mut after = before.clone();
-        deltas.apply(&mut after, &Table::EMPTY);
-        assert_eq!(after, before);
+    fn what_goes_up_and_down_is_never_a_delta() {
+        let deltas = Deltas::new(Temporality::Delta, 10);
+        assert_eq!(deltas.of_sums(false), AggregationTemporality::Cumulative);
     }
 }

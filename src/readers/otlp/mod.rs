@@ -5,8 +5,7 @@
 //! reader here collects a page of the inventory at a time and sends it in requests of a bounded size, so it
 //! needs memory for a page only.
 //!
-//! The messages are those of `opentelemetry-proto`, which also makes them of the SDK's data, sent with tonic and
-//! hyper. `opentelemetry-otlp` does the same with less of a say for its user. It takes headers and compression
+//! The messages are those of `opentelemetry-proto`, written of the SDK's data, sent with tonic and hyper. `opentelemetry-otlp` does the same with less of a say for its user. It takes headers and compression
 //! from `OTEL_*` variables whoever has configured it, keeps a partial success and the destination's words to
 //! itself, and sends what was collected as it is: it can neither be cut to size nor have deltas that survive a
 //! failed export.
@@ -14,9 +13,10 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `source.rs` | a meter provider that survives a panic |
-//! | `attributes.rs`, `encode.rs` | attributes written once, and requests with them as bytes |
+//! | `attributes.rs` | what the numbers stand for that are observed in the place of attributes |
 //! | `delta.rs` | delta temporality: what the destination has taken of each series |
-//! | `request.rs` | requests cut to size |
+//! | `points.rs` | data points as bytes |
+//! | `request.rs` | requests of a bounded size, of points |
 //! | `target.rs` | where they go; `grpc.rs`, `http.rs`, `console.rs`: the ways there |
 //! | `tasks.rs` | what a client runs beside its requests |
 //! | `retry.rs` | attempts, failures, and what comes after them |
@@ -24,10 +24,9 @@
 mod attributes;
 mod console;
 mod delta;
-mod encode;
 mod grpc;
 mod http;
-mod order;
+mod points;
 mod request;
 mod retry;
 mod source;
@@ -42,14 +41,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use opentelemetry::KeyValue;
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::data::ResourceMetrics;
 use tokio::time::{Instant, MissedTickBehavior, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::attributes::Table;
 use self::delta::Deltas;
+use self::points::Points;
+use self::request::{Most, Request};
 use self::retry::Again;
 use self::source::Source;
 use self::target::Target;
@@ -109,7 +110,7 @@ pub struct Ended {
 }
 
 /// What was collected at once, and what its points' numbers stand for.
-type Page = (ExportMetricsServiceRequest, Table);
+type Page = (ResourceMetrics, Table);
 
 /// Containers and event label sets that are collected at once.
 #[derive(Debug, Clone, Copy)]
@@ -274,7 +275,7 @@ impl PushReader {
     }
 
     /// One export of everything, in as many requests as it takes.
-    async fn export(&mut self, limit: Duration) {
+    pub async fn export(&mut self, limit: Duration) {
         let mut outcome = Outcome::default();
         let deadline = Instant::now() + limit;
         // A panic must not end the reader. What it may have left half-done is made anew: a source makes another
@@ -308,7 +309,7 @@ impl PushReader {
                 return;
             }
         }
-        for events in order::by_identity(&snapshot.events.list).chunks(self.pages.events.max(1)) {
+        for events in request::by_identity(&snapshot.events.list).chunks(self.pages.events.max(1)) {
             let page = self.collect_events(events);
             if !self.send(page, outcome).await {
                 return;
@@ -317,7 +318,7 @@ impl PushReader {
         if !self.export_whole(&snapshot, outcome).await {
             return;
         }
-        let own = self.own.source.collect().map(|request| (request, Table::EMPTY));
+        let own = self.own.source.collect().map(|collected| (collected, Table::EMPTY));
         if self.send(own, outcome).await {
             self.deltas.complete(outcome.failure.is_none());
         }
@@ -334,7 +335,7 @@ impl PushReader {
                 points.get(range.start..range.end.min(points.len())).unwrap_or_default().to_vec()
             };
             self.collection.prepare_merged(streams.iter().map(part).collect());
-            let page = whole.source.collect().map(|request| (request, Table::EMPTY));
+            let page = whole.source.collect().map(|collected| (collected, Table::EMPTY));
             if !self.send(page, outcome).await {
                 return false;
             }
@@ -355,7 +356,7 @@ impl PushReader {
 
     /// Sends what was collected. Says whether there is any use in sending more.
     async fn send(&mut self, collected: Result<Page, String>, outcome: &mut Outcome) -> bool {
-        let (mut request, table) = match collected {
+        let (collected, table) = match collected {
             Ok(page) => page,
             Err(why) => {
                 self.stats.otlp_export(&self.target.name, ERROR);
@@ -363,18 +364,15 @@ impl PushReader {
                 return true;
             }
         };
-        self.deltas.apply(&mut request, &table);
-        for part in request::split(request, self.periodic.max_export_batch_size, request::MOST_BYTES, &table)
-        {
-            let keys = self.deltas.keys(&part, &table);
-            let part = if self.target.compresses() { order::together(part, &table) } else { part };
-            let message = encode::encode(&part, &table);
-            // Waiting for an answer can take long, and needs no more than the message.
-            drop(part);
+        let points = Points::write(&collected, table, &mut self.deltas);
+        drop(collected);
+        // Waiting for an answer can take long, and needs no more than the messages.
+        let most = Most::points(self.periodic.max_export_batch_size);
+        for Request { message, offers } in points.into_requests(most, self.target.compresses()) {
             let result = match self.target.send(message).await {
                 Ok(answer) => {
                     // What was refused is not to be sent again, so it counts as taken.
-                    self.deltas.commit(keys);
+                    self.deltas.commit(offers);
                     outcome.taken += 1;
                     outcome.rejected += answer.rejected;
                     if answer.rejected > 0 || !answer.message.is_empty() {

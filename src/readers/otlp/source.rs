@@ -2,7 +2,6 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 
 use crate::readers::Manual;
@@ -28,19 +27,19 @@ impl Source {
     ///
     /// A panic in a callback or in the SDK poisons the SDK's locks, and from then on it would collect nothing and
     /// say so to nobody. So the provider is thrown away, and a new one is asked, once.
-    pub(super) fn collect(&mut self) -> Result<ExportMetricsServiceRequest, String> {
+    pub(super) fn collect(&mut self) -> Result<ResourceMetrics, String> {
         self.try_collect()
             .or_else(|| self.try_collect())
             .unwrap_or_else(|| Err("a panic while collecting".into()))
     }
 
-    fn try_collect(&mut self) -> Option<Result<ExportMetricsServiceRequest, String>> {
+    fn try_collect(&mut self) -> Option<Result<ResourceMetrics, String>> {
         let Self { make, manual } = self;
         let collected = catch_unwind(AssertUnwindSafe(|| {
             let manual = manual.get_or_insert_with(make);
             let mut metrics = ResourceMetrics::default();
             manual.collect(&mut metrics).map_err(|error| error.to_string())?;
-            Ok(ExportMetricsServiceRequest::from(&metrics))
+            Ok(metrics)
         }));
         if collected.is_err() {
             self.manual = None;
@@ -79,9 +78,8 @@ mod tests {
     }
 
     fn names(source: &mut Source) -> Result<Vec<String>, String> {
-        let request = source.collect()?;
-        let scopes = request.resource_metrics.into_iter().flat_map(|r| r.scope_metrics);
-        Ok(scopes.flat_map(|s| s.metrics).map(|m| m.name).collect())
+        let collected = source.collect()?;
+        Ok(collected.scope_metrics().flat_map(|s| s.metrics()).map(|m| m.name().to_owned()).collect())
     }
 
     #[test]
