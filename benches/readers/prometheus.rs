@@ -1,20 +1,15 @@
 //! The pull reader: what a scrape costs after changes of different size. A scrape's own numbers and the web server
 //! are not in it, but compression is.
 
-#![allow(clippy::expect_used, reason = "a benchmark that cannot be set up ends")]
-
-#[path = "support/inventory.rs"]
-mod inventory;
-
 use std::sync::Arc;
 
-use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use docker_state_exporter::metrics::labels::Names;
 use docker_state_exporter::readers::prometheus::PrometheusReader;
 use docker_state_exporter::readers::{self, Observed};
 use tokio::runtime::Runtime;
 
-use self::inventory::Inventory;
+use crate::inventory::{self, Inventory};
 
 /// Changes the first so many containers.
 type Change = fn(&Inventory, usize);
@@ -29,7 +24,7 @@ fn reader(runtime: &Runtime, inventory: &Inventory) -> PrometheusReader {
         .expect("the default configuration makes a reader")
 }
 
-fn scrapes(criterion: &mut Criterion) {
+pub(crate) fn scrapes(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let mut group = criterion.benchmark_group("scrape");
     group.sample_size(20);
@@ -53,6 +48,3 @@ fn scrapes(criterion: &mut Criterion) {
     }
     group.finish();
 }
-
-criterion_group!(benches, scrapes);
-criterion_main!(benches);

@@ -5,6 +5,7 @@
 //! come; `driver` does it.
 
 mod answer;
+mod answers;
 mod client;
 mod continuity;
 mod driver;
@@ -14,5 +15,6 @@ mod seen;
 mod transport;
 mod watcher;
 
+pub use answers::Answers;
 pub use driver::Driver;
 pub use transport::EndpointError;

@@ -1,0 +1,35 @@
+//! The daemon's answers, read without a daemon: for benchmarks.
+
+use serde_json::Error;
+
+use super::answer::{self, Selection};
+use super::event::Event;
+use crate::config::Filter;
+use crate::inventory::{Container, Text};
+
+/// Reads answers as the watcher does. What of them cannot be read is left out.
+#[derive(Debug)]
+pub struct Answers(Selection);
+
+impl Answers {
+    /// `labels`, `event_labels`: the label keys that are kept of containers and of events.
+    pub fn new(labels: Filter, event_labels: Filter) -> Self {
+        Self(Selection::new(labels, event_labels))
+    }
+
+    /// The ids of a list.
+    pub fn list(&self, json: &[u8]) -> Result<Vec<Text>, Error> {
+        let entries = answer::list(json, &mut Vec::new())?;
+        Ok(entries.into_iter().map(|entry| entry.id).collect())
+    }
+
+    /// The container of an inspect answer.
+    pub fn inspect(&self, id: &str, json: &[u8]) -> Result<Container, Error> {
+        answer::inspect(&id.into(), json, &self.0, &mut Vec::new())
+    }
+
+    /// The action of an event.
+    pub fn event(&self, json: &[u8]) -> Option<Text> {
+        Event::read(json, &self.0, &mut Vec::new()).map(|event| event.action)
+    }
+}
