@@ -8,16 +8,20 @@ use std::sync::Arc;
 
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_proto::tonic::common::v1::KeyValue as ProtoKeyValue;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, message};
+use prost::encoding::message;
 
+use super::wire::{begin, field};
 use crate::inventory::{Container, EventCount};
 use crate::metrics::{SERIES_LABEL, attributes};
 
 /// The number of the field `attributes` in a data point.
-pub(super) const ATTRIBUTES: u32 = 7;
+pub(super) const ATTRIBUTES: u8 = 7;
+
+/// The bytes that most entries do not exceed.
+const USUAL: usize = 512;
 
 /// The attributes of what was collected, by its number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Table {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
@@ -37,9 +41,14 @@ impl Table {
     /// Of what has no numbers.
     pub(super) const EMPTY: Self = Self { bytes: Vec::new(), entries: Vec::new(), infos: None };
 
+    /// For so many entries, if they are not longer than most. What room is not written to takes no memory.
+    fn with_room(entries: usize) -> Self {
+        Self { bytes: Vec::with_capacity(entries * USUAL), entries: Vec::with_capacity(entries), infos: None }
+    }
+
     /// `infos`: the streams of `container.info`, which views can give other names.
     pub(super) fn of_containers(containers: &[Arc<Container>], infos: &Arc<[String]>) -> Self {
-        let mut table = Self { infos: Some(Arc::clone(infos)), ..Self::default() };
+        let mut table = Self { infos: Some(Arc::clone(infos)), ..Self::with_room(containers.len()) };
         for container in containers {
             attributes::container(container, &mut |prefix: &str, key: &str, value: &str| {
                 push(&mut table.bytes, prefix, key, value);
@@ -54,7 +63,7 @@ impl Table {
     }
 
     pub(super) fn of_events(events: &[EventCount]) -> Self {
-        let mut table = Self::default();
+        let mut table = Self::with_room(events.len());
         for event in events {
             attributes::event(&event.labels, &mut |prefix: &str, key: &str, value: &str| {
                 push(&mut table.bytes, prefix, key, value);
@@ -87,7 +96,7 @@ impl Table {
         for other in point {
             match &other.value {
                 Value::String(value) => push(bytes, "", other.key.as_str(), value.as_str()),
-                _ => message::encode(ATTRIBUTES, &ProtoKeyValue::from(other), bytes),
+                _ => message::encode(ATTRIBUTES.into(), &ProtoKeyValue::from(other), bytes),
             }
         }
         known
@@ -117,19 +126,16 @@ fn number(attribute: &KeyValue) -> Option<usize> {
 /// Writes one attribute, with the tag that it has in a point.
 fn push(bytes: &mut Vec<u8>, prefix: &str, key: &str, value: &str) {
     let key_length = prefix.len() + key.len();
-    // A string in its field takes a tag, its length and itself; a value is a message with one such field.
-    let string = |length: usize| 1 + encoded_len_varint(length as u64) + length;
-    let value_length = string(value.len());
-    encode_key(ATTRIBUTES, WireType::LengthDelimited, bytes);
-    encode_varint((string(key_length) + string(value_length)) as u64, bytes);
-    encode_key(1, WireType::LengthDelimited, bytes);
-    encode_varint(key_length as u64, bytes);
+    // A value is a message with one field, the string.
+    let value_length = field(value.len());
+    let length = field(key_length) + field(value_length);
+    bytes.reserve(field(length));
+    begin(ATTRIBUTES, length, bytes);
+    begin(1, key_length, bytes);
     bytes.extend_from_slice(prefix.as_bytes());
     bytes.extend_from_slice(key.as_bytes());
-    encode_key(2, WireType::LengthDelimited, bytes);
-    encode_varint(value_length as u64, bytes);
-    encode_key(1, WireType::LengthDelimited, bytes);
-    encode_varint(value.len() as u64, bytes);
+    begin(2, value_length, bytes);
+    begin(1, value.len(), bytes);
     bytes.extend_from_slice(value.as_bytes());
 }
 

@@ -17,6 +17,7 @@
 //! | `delta.rs` | delta temporality: what the destination has taken of each series |
 //! | `points.rs` | data points as bytes |
 //! | `request.rs` | requests of a bounded size, of points |
+//! | `wire.rs` | the fields that both are made of |
 //! | `target.rs` | where they go; `grpc.rs`, `http.rs`, `console.rs`: the ways there |
 //! | `tasks.rs` | what a client runs beside its requests |
 //! | `retry.rs` | attempts, failures, and what comes after them |
@@ -32,6 +33,7 @@ mod retry;
 mod source;
 mod target;
 mod tasks;
+mod wire;
 
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;

@@ -18,21 +18,22 @@ use opentelemetry_sdk::metrics::data::{
     AggregatedMetrics, Metric, MetricData, ResourceMetrics, ScopeMetrics,
 };
 use prost::Message;
-use prost::encoding::{WireType, encode_key, message};
+use prost::encoding::message;
 
 use super::attributes::{ATTRIBUTES, Table};
 use super::delta::{Deltas, Key, Number, Offer};
 use super::nanoseconds;
+use super::wire::eight;
 
 // The numbers of fields in OTLP's messages.
-const GAUGE: u32 = 5;
-const SUM: u32 = 7;
-const HISTOGRAM: u32 = 9;
-const EXPONENTIAL_HISTOGRAM: u32 = 10;
-const START: u32 = 2;
-const TIME: u32 = 3;
-const AS_DOUBLE: u32 = 4;
-const AS_INT: u32 = 6;
+const GAUGE: u8 = 5;
+const SUM: u8 = 7;
+const HISTOGRAM: u8 = 9;
+const EXPONENTIAL_HISTOGRAM: u8 = 10;
+const START: u8 = 2;
+const TIME: u8 = 3;
+const AS_DOUBLE: u8 = 4;
+const AS_INT: u8 = 6;
 
 /// What was collected at once, written.
 pub(super) struct Points {
@@ -54,7 +55,7 @@ pub(super) struct MetricHead {
     /// All of its message but the data.
     pub(super) head: Range<usize>,
     /// The number of the field that has its data.
-    pub(super) data: u32,
+    pub(super) data: u8,
     /// All of the data but the points.
     pub(super) tail: Range<usize>,
 }
@@ -172,7 +173,7 @@ impl Writing<'_> {
                 self.head(metric, HISTOGRAM, &Histogram { aggregation_temporality, ..Histogram::default() });
                 for mut point in data.data_points {
                     let mut attributes = Vec::new();
-                    message::encode_repeated(ATTRIBUTES, &point.attributes, &mut attributes);
+                    message::encode_repeated(ATTRIBUTES.into(), &point.attributes, &mut attributes);
                     let offer = self.deltas.histogram(|| key(self.name, &[], &attributes), &mut point);
                     let bytes = self.points.put(&point);
                     self.point(None, 0..0, bytes, offer);
@@ -190,7 +191,7 @@ impl Writing<'_> {
         }
     }
 
-    fn head(&mut self, metric: &Metric, data: u32, tail: &impl Message) {
+    fn head(&mut self, metric: &Metric, data: u8, tail: &impl Message) {
         let head = self.points.put(&Head {
             name: metric.name().to_owned(),
             description: metric.description().to_owned(),
@@ -249,11 +250,6 @@ impl Point {
     pub(super) fn length(&self) -> usize {
         self.known.len() + self.bytes.len()
     }
-}
-
-fn eight(field: u32, value: [u8; 8], bytes: &mut Vec<u8>) {
-    encode_key(field, WireType::SixtyFourBit, bytes);
-    bytes.extend_from_slice(&value);
 }
 
 #[cfg(test)]

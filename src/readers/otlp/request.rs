@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 use super::delta::Offer;
 use super::points::{MetricHead, Point, Points};
+use super::wire::{begin, field};
 use crate::inventory::EventCount;
 
 /// A Collector's gRPC receiver refuses messages over 4 MiB unless it is told otherwise.
@@ -22,10 +22,10 @@ const MOST_BYTES: usize = 4_000_000;
 const TOGETHER: usize = 8;
 
 // The numbers of fields in OTLP's messages.
-const RESOURCE_METRICS: u32 = 1;
-const SCOPE_METRICS: u32 = 2;
-const METRICS: u32 = 2;
-const DATA_POINTS: u32 = 1;
+const RESOURCE_METRICS: u8 = 1;
+const SCOPE_METRICS: u8 = 2;
+const METRICS: u8 = 2;
+const DATA_POINTS: u8 = 1;
 
 /// What each nested message may take beside its own bytes: a tag, and a length of up to five bytes.
 const NESTING: usize = 6;
@@ -64,7 +64,7 @@ impl Points {
         // One metric is no reason to say more than once what it is: its points in their order do.
         let together = if is_compressed && self.metrics.len() > 1 { TOGETHER } else { usize::MAX };
         if is_compressed {
-            self.list.sort_by_key(|point| (point.group(together), point.metric, point.number));
+            self.list.sort_unstable_by_key(|point| (point.group(together), point.metric, point.number));
         }
         let mut requests = Vec::new();
         let mut list = std::mem::take(&mut self.list);
@@ -168,16 +168,6 @@ impl<'a> Run<'a> {
         let data_length = metric.tail.len() + points_length;
         Self { metric, points, length: metric.head.len() + field(data_length), data_length }
     }
-}
-
-fn begin(number: u32, length: usize, bytes: &mut Vec<u8>) {
-    encode_key(number, WireType::LengthDelimited, bytes);
-    encode_varint(length as u64, bytes);
-}
-
-/// The length of a field, all of whose numbers are below 16, that holds a message of this length.
-fn field(length: usize) -> usize {
-    1 + encoded_len_varint(length as u64) + length
 }
 
 #[cfg(test)]
