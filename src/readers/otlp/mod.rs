@@ -111,8 +111,14 @@ pub struct Ended {
     own: Own,
 }
 
-/// What was collected at once, and what its points' numbers stand for.
-type Page = (ResourceMetrics, Table);
+/// What was collected at once.
+struct Page {
+    collected: ResourceMetrics,
+    /// What its points' numbers stand for.
+    table: Table,
+    /// The moment of the snapshot that it is of, in Unix nanoseconds.
+    at: Option<u64>,
+}
 
 /// Containers and event label sets that are collected at once.
 #[derive(Debug, Clone, Copy)]
@@ -303,31 +309,33 @@ impl PushReader {
     }
 
     async fn export_pages(&mut self, outcome: &mut Outcome) {
-        self.deltas.begin(now());
+        let at = now();
+        self.deltas.begin(at);
         let snapshot = self.inventory.snapshot();
         for range in pages(snapshot.containers.list.len(), self.pages.containers) {
-            let page = self.collect_containers(&snapshot, range);
+            let page = self.collect_containers(&snapshot, range, at);
             if !self.send(page, outcome).await {
                 return;
             }
         }
         for events in request::by_identity(&snapshot.events.list).chunks(self.pages.events.max(1)) {
-            let page = self.collect_events(events);
+            let page = self.collect_events(events, at);
             if !self.send(page, outcome).await {
                 return;
             }
         }
-        if !self.export_whole(&snapshot, outcome).await {
+        if !self.export_whole(&snapshot, at, outcome).await {
             return;
         }
-        let own = self.own.source.collect().map(|collected| (collected, Table::EMPTY));
+        let own = self.own.source.collect();
+        let own = own.map(|collected| Page { collected, table: Table::EMPTY, at: None });
         if self.send(own, outcome).await {
             self.deltas.complete(outcome.failure.is_none());
         }
     }
 
     /// Exports what views and limits make of everything together. Says whether there is any use in sending more.
-    async fn export_whole(&mut self, snapshot: &Snapshot, outcome: &mut Outcome) -> bool {
+    async fn export_whole(&mut self, snapshot: &Snapshot, at: u64, outcome: &mut Outcome) -> bool {
         let Some(whole) = &mut self.whole else { return true };
         let streams = self.collection.merge(snapshot, &mut whole.merged);
         let longest = streams.iter().map(Vec::len).max().unwrap_or(0);
@@ -337,7 +345,8 @@ impl PushReader {
                 points.get(range.start..range.end.min(points.len())).unwrap_or_default().to_vec()
             };
             self.collection.prepare_merged(streams.iter().map(part).collect());
-            let page = whole.source.collect().map(|collected| (collected, Table::EMPTY));
+            let page = whole.source.collect();
+            let page = page.map(|collected| Page { collected, table: Table::EMPTY, at: Some(at) });
             if !self.send(page, outcome).await {
                 return false;
             }
@@ -345,20 +354,26 @@ impl PushReader {
         true
     }
 
-    fn collect_containers(&mut self, snapshot: &Snapshot, range: Range<usize>) -> Result<Page, String> {
+    fn collect_containers(
+        &mut self,
+        snapshot: &Snapshot,
+        range: Range<usize>,
+        at: u64,
+    ) -> Result<Page, String> {
         let containers = snapshot.containers.list.get(range).unwrap_or_default();
         self.collection.prepare(containers, &[]);
-        Ok((self.containers.collect()?, Table::of_containers(containers, &self.infos)))
+        let collected = self.containers.collect()?;
+        Ok(Page { collected, table: Table::of_containers(containers, &self.infos), at: Some(at) })
     }
 
-    fn collect_events(&mut self, events: &[EventCount]) -> Result<Page, String> {
+    fn collect_events(&mut self, events: &[EventCount], at: u64) -> Result<Page, String> {
         self.collection.prepare(&[], events);
-        Ok((self.events.collect()?, Table::of_events(events)))
+        Ok(Page { collected: self.events.collect()?, table: Table::of_events(events), at: Some(at) })
     }
 
     /// Sends what was collected. Says whether there is any use in sending more.
     async fn send(&mut self, collected: Result<Page, String>, outcome: &mut Outcome) -> bool {
-        let (collected, table) = match collected {
+        let Page { collected, table, at } = match collected {
             Ok(page) => page,
             Err(why) => {
                 self.stats.otlp_export(&self.target.name, ERROR);
@@ -366,7 +381,7 @@ impl PushReader {
                 return true;
             }
         };
-        let points = Points::write(&collected, table, &mut self.deltas);
+        let points = Points::write(&collected, table, at, &mut self.deltas);
         drop(collected);
         // Waiting for an answer can take long, and needs no more than the messages.
         let most = Most::points(self.periodic.max_export_batch_size);

@@ -6,6 +6,7 @@
 //! are few, are made into those messages.
 
 use std::ops::Range;
+use std::time::SystemTime;
 
 use opentelemetry::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::metric::Data;
@@ -81,10 +82,18 @@ struct Writing<'a> {
     name: &'a str,
     /// Whether it has what `container.info` says.
     is_info: bool,
+    at: Option<u64>,
 }
 
 impl Points {
-    pub(super) fn write(collected: &ResourceMetrics, table: Table, deltas: &mut Deltas) -> Self {
+    /// `at`: the moment of the snapshot that was observed, if it was one, in Unix nanoseconds. It is that of all its
+    /// numbers, whenever the SDK has asked for each.
+    pub(super) fn write(
+        collected: &ResourceMetrics,
+        table: Table,
+        at: Option<u64>,
+        deltas: &mut Deltas,
+    ) -> Self {
         let mut points = Self {
             table,
             bytes: Vec::new(),
@@ -100,7 +109,7 @@ impl Points {
             ..ResourceHead::default()
         });
         for scope in collected.scope_metrics() {
-            points.scope(scope, deltas);
+            points.scope(scope, at, deltas);
         }
         points
     }
@@ -114,7 +123,7 @@ impl Points {
         [self.table.at(&point.known), self.at(&point.bytes)]
     }
 
-    fn scope(&mut self, scope: &ScopeMetrics, deltas: &mut Deltas) {
+    fn scope(&mut self, scope: &ScopeMetrics, at: Option<u64>, deltas: &mut Deltas) {
         let head = self.put(&ScopeHead {
             scope: Some((scope.scope(), None).into()),
             schema_url: scope.scope().schema_url().unwrap_or_default().to_owned(),
@@ -124,7 +133,7 @@ impl Points {
         for metric in scope.metrics() {
             let name = metric.name();
             let is_info = self.table.is_info(name);
-            let mut writing = Writing { points: self, deltas: &mut *deltas, name, is_info };
+            let mut writing = Writing { points: self, deltas: &mut *deltas, name, is_info, at };
             match metric.data() {
                 AggregatedMetrics::F64(data) => writing.data(metric, data),
                 AggregatedMetrics::I64(data) => writing.data(metric, data),
@@ -146,7 +155,8 @@ impl Writing<'_> {
         match data {
             MetricData::Gauge(gauge) => {
                 self.head(metric, GAUGE, &());
-                let (start, time) = (gauge.start_time().map_or(0, nanoseconds), nanoseconds(gauge.time()));
+                // A gauge's points are of one moment, and need no start.
+                let (start, time) = (0, self.time(gauge.time()));
                 for point in gauge.data_points() {
                     let number = Number { start, time, value: point.value().into() };
                     self.number(point.attributes(), number, false);
@@ -156,7 +166,7 @@ impl Writing<'_> {
                 let is_monotonic = sum.is_monotonic();
                 let aggregation_temporality = self.deltas.of_sums(is_monotonic).into();
                 self.head(metric, SUM, &Sum { aggregation_temporality, is_monotonic, ..Sum::default() });
-                let (start, time) = (nanoseconds(sum.start_time()), nanoseconds(sum.time()));
+                let (start, time) = (nanoseconds(sum.start_time()), self.time(sum.time()));
                 for point in sum.data_points() {
                     let number = Number { start, time, value: point.value().into() };
                     self.number(point.attributes(), number, is_monotonic);
@@ -164,6 +174,10 @@ impl Writing<'_> {
             }
             MetricData::Histogram(_) | MetricData::ExponentialHistogram(_) => self.histograms(metric),
         }
+    }
+
+    fn time(&self, collected: SystemTime) -> u64 {
+        self.at.unwrap_or_else(|| nanoseconds(collected))
     }
 
     fn histograms(&mut self, metric: &Metric) {
@@ -344,6 +358,17 @@ mod tests {
         }
     }
 
+    /// What the SDK's data is as messages, without what a gauge's points do not need.
+    fn expected(collected: &ResourceMetrics) -> ExportMetricsServiceRequest {
+        let mut request = in_order(collected.into());
+        for metric in &mut request.resource_metrics[0].scope_metrics[0].metrics {
+            if let Some(Data::Gauge(gauge)) = &mut metric.data {
+                gauge.data_points.iter_mut().for_each(|point| point.start_time_unix_nano = 0);
+            }
+        }
+        request
+    }
+
     fn cumulative() -> Deltas {
         Deltas::new(Temporality::Cumulative, 3)
     }
@@ -363,12 +388,12 @@ mod tests {
                 KeyValue::new("status", "running"),
             ]
         });
-        let meant = in_order((&meant).into());
+        let meant = expected(&meant);
         let numbered =
             collected(|i| vec![KeyValue::new(SERIES_LABEL, i as i64), KeyValue::new("status", "running")]);
         for is_compressed in [false, true] {
             let table = Table::of_containers(&containers, &[].into());
-            let read = read(Points::write(&numbered, table, &mut cumulative()), is_compressed);
+            let read = read(Points::write(&numbered, table, None, &mut cumulative()), is_compressed);
             let histogram = |request: &ExportMetricsServiceRequest| {
                 request.resource_metrics[0].scope_metrics[0]
                     .metrics
@@ -389,8 +414,21 @@ mod tests {
     fn what_has_no_numbers_is_as_it_was_collected() {
         let collected = collected(|i| vec![KeyValue::new("a", i as i64), KeyValue::new("b", "c")]);
         for is_compressed in [false, true] {
-            let points = Points::write(&collected, Table::EMPTY, &mut cumulative());
-            assert_eq!(read(points, is_compressed), in_order((&collected).into()));
+            let points = Points::write(&collected, Table::EMPTY, None, &mut cumulative());
+            assert_eq!(read(points, is_compressed), expected(&collected));
+        }
+    }
+
+    #[test]
+    fn what_a_snapshot_has_is_of_its_moment() {
+        let collected = collected(|i| vec![KeyValue::new("a", i as i64)]);
+        let points = Points::write(&collected, Table::EMPTY, Some(77), &mut cumulative());
+        for request in points.into_requests(Most::points(usize::MAX), false) {
+            let read = ExportMetricsServiceRequest::decode(request.message).unwrap();
+            for metric in &read.resource_metrics[0].scope_metrics[0].metrics {
+                let points = numbers(&mut metric.clone()).clone();
+                assert!(points.iter().all(|point| point.time_unix_nano == 77), "{metric:?}");
+            }
         }
     }
 
@@ -400,7 +438,7 @@ mod tests {
         let mut deltas = Deltas::new(Temporality::Delta, 3);
         let mut told = || {
             deltas.begin(1);
-            let points = Points::write(&collected, Table::EMPTY, &mut deltas);
+            let points = Points::write(&collected, Table::EMPTY, None, &mut deltas);
             let mut offered = Vec::new();
             let mut told = Vec::new();
             for mut request in points.into_requests(Most::points(usize::MAX), false) {

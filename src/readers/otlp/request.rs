@@ -62,7 +62,7 @@ impl Points {
     /// All of them in requests. `is_compressed`: what is alike is put together.
     pub(super) fn into_requests(mut self, most: Most, is_compressed: bool) -> Vec<Request> {
         // One metric is no reason to say more than once what it is: its points in their order do.
-        let together = if is_compressed && self.metrics.len() > 1 { TOGETHER } else { usize::MAX };
+        let together = is_compressed && self.metrics.len() > 1;
         if is_compressed {
             self.list.sort_unstable_by_key(|point| (point.group(together), point.metric, point.number));
         }
@@ -80,7 +80,7 @@ impl Points {
     }
 
     /// How many of the points, one at least, fit into a request, and the room that they need at most.
-    fn fitting(&self, list: &[Point], most: Most, together: usize) -> (usize, usize) {
+    fn fitting(&self, list: &[Point], most: Most, together: bool) -> (usize, usize) {
         let (mut count, mut room) = (0, 0);
         let mut before: Option<&Point> = None;
         for point in list {
@@ -104,7 +104,7 @@ impl Points {
     }
 
     /// Whether points are under the same resource and scope, each time that these are said.
-    fn is_beside(&self, a: &Point, b: &Point, together: usize) -> bool {
+    fn is_beside(&self, a: &Point, b: &Point, together: bool) -> bool {
         let scope = |point: &Point| self.metrics.get(point.metric).map(|metric| metric.scope);
         a.group(together) == b.group(together) && (a.metric == b.metric || scope(a) == scope(b))
     }
@@ -119,7 +119,7 @@ impl Points {
         metric.and_then(|metric| self.scopes.get(metric.scope)).map_or(&[], |scope| self.at(scope))
     }
 
-    fn message(&self, list: &[Point], room: usize, together: usize) -> Bytes {
+    fn message(&self, list: &[Point], room: usize, together: bool) -> Bytes {
         let mut bytes = Vec::with_capacity(room);
         for beside in list.chunk_by(|a, b| self.is_beside(a, b, together)) {
             let metrics: Vec<_> = beside
@@ -148,8 +148,8 @@ impl Points {
 }
 
 impl Point {
-    fn group(&self, together: usize) -> usize {
-        self.number.unwrap_or_default() / together
+    fn group(&self, together: bool) -> usize {
+        if together { self.number.unwrap_or_default() / TOGETHER } else { 0 }
     }
 }
 
@@ -211,7 +211,7 @@ mod tests {
         let table = Table::of_containers(&(0..most).map(container).collect::<Vec<_>>(), &[].into());
         let mut collected = ResourceMetrics::default();
         manual.collect(&mut collected).unwrap();
-        Points::write(&collected, table, &mut Deltas::new(Temporality::Cumulative, 0))
+        Points::write(&collected, table, None, &mut Deltas::new(Temporality::Cumulative, 0))
     }
 
     fn decoded(requests: &[Request]) -> Vec<ExportMetricsServiceRequest> {
@@ -327,9 +327,8 @@ mod tests {
     fn the_room_that_is_made_is_enough_and_hardly_more() {
         for is_compressed in [false, true] {
             let points = points(&[("a", 300), ("b", 300)], |number| number);
-            let together = if is_compressed { TOGETHER } else { usize::MAX };
             let most = Most::points(1_000);
-            let (count, room) = points.fitting(&points.list, most, together);
+            let (count, room) = points.fitting(&points.list, most, is_compressed);
             assert_eq!(count, 600);
             let length = points.into_requests(most, is_compressed)[0].message.len();
             assert!((length..length + length / 10).contains(&room) || is_compressed, "{room} for {length}");
