@@ -11,6 +11,7 @@ pub mod labels;
 pub mod merge;
 mod merged;
 mod own;
+mod process;
 pub mod views;
 
 pub use instruments::{Collection, SERIES_LABEL, register_containers, register_events};

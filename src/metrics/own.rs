@@ -1,16 +1,15 @@
-//! The instruments of the exporter's own numbers, of its process and of its runtime.
+//! The instruments of the exporter's own numbers and of its runtime.
 
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
 
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Histogram, Meter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
-use procfs::WithCurrentSystemInfo;
-use procfs::process::{LimitValue, Process};
 use tokio::runtime::RuntimeMetrics;
 
 use super::catalog::{self, Kind, Metric};
+use super::process;
 use super::views::{Rules, Stream as ViewedStream};
 use crate::stats::{Counter, DurationSink, Stats};
 
@@ -39,7 +38,7 @@ pub fn view(rules: &Rules, room: usize) -> impl Fn(&Instrument) -> Option<Stream
 }
 
 /// Instruments of one meter, as the rules have them.
-struct Registrar<'m> {
+pub(super) struct Registrar<'m> {
     meter: &'m Meter,
     rules: &'m Rules,
 }
@@ -55,7 +54,7 @@ pub fn register(
 ) -> Arc<DurationSink> {
     let registrar = &Registrar { meter, rules };
     let sink = register_stats(registrar, stats);
-    register_process(registrar);
+    process::register(registrar);
     register_runtime(registrar, runtime);
     sink
 }
@@ -117,43 +116,6 @@ fn register_stats(registrar: &Registrar<'_>, stats: &Arc<Stats>) -> Arc<Duration
     sink
 }
 
-/// What cannot be read from `/proc` is left out: it must not cost the rest of the scrape.
-fn register_process(registrar: &Registrar<'_>) {
-    counter(registrar, &catalog::PROCESS_CPU, |o| {
-        let Some(stat) = Process::myself().and_then(|p| p.stat()).ok() else { return };
-        o.observe((stat.utime + stat.stime) as f64 / procfs::ticks_per_second() as f64, &[]);
-    });
-    gauge(registrar, &catalog::PROCESS_RESIDENT_MEMORY, |o| {
-        let Some(stat) = Process::myself().and_then(|p| p.stat()).ok() else { return };
-        o.observe(stat.rss_bytes().get() as f64, &[]);
-    });
-    gauge(registrar, &catalog::PROCESS_VIRTUAL_MEMORY, |o| {
-        let Some(stat) = Process::myself().and_then(|p| p.stat()).ok() else { return };
-        o.observe(stat.vsize as f64, &[]);
-    });
-    gauge(registrar, &catalog::PROCESS_THREADS, |o| {
-        let Some(stat) = Process::myself().and_then(|p| p.stat()).ok() else { return };
-        o.observe(stat.num_threads as f64, &[]);
-    });
-    gauge(registrar, &catalog::PROCESS_OPEN_FDS, |o| {
-        let Some(count) = Process::myself().and_then(|p| p.fd_count()).ok() else { return };
-        o.observe(count as f64, &[]);
-    });
-    gauge(registrar, &catalog::PROCESS_MAX_FDS, |o| {
-        let Some(limits) = Process::myself().and_then(|p| p.limits()).ok() else { return };
-        if let LimitValue::Value(max) = limits.max_open_files.soft_limit {
-            o.observe(max as f64, &[]);
-        }
-    });
-    gauge(registrar, &catalog::PROCESS_START_TIME, |o| {
-        let Some(stat) = Process::myself().and_then(|p| p.stat()).ok() else { return };
-        // It stands in the kernel's table of all that it counts, which grows with cores and interrupts.
-        static BOOT: LazyLock<Option<u64>> = LazyLock::new(|| procfs::boot_time_secs().ok());
-        let Some(boot) = *BOOT else { return };
-        o.observe(boot as f64 + stat.starttime as f64 / procfs::ticks_per_second() as f64, &[]);
-    });
-}
-
 fn register_runtime(registrar: &Registrar<'_>, runtime: &RuntimeMetrics) {
     let r = runtime.clone();
     gauge(registrar, &catalog::TOKIO_WORKERS, move |o| o.observe(r.num_workers() as f64, &[]));
@@ -168,7 +130,7 @@ fn register_runtime(registrar: &Registrar<'_>, runtime: &RuntimeMetrics) {
     });
 }
 
-fn gauge(
+pub(super) fn gauge(
     registrar: &Registrar<'_>,
     metric: &'static Metric,
     callback: impl Fn(&dyn AsyncInstrument<f64>) + Send + Sync + 'static,
@@ -185,7 +147,7 @@ fn gauge(
     }
 }
 
-fn counter(
+pub(super) fn counter(
     registrar: &Registrar<'_>,
     metric: &'static Metric,
     callback: impl Fn(&dyn AsyncInstrument<f64>) + Send + Sync + 'static,
