@@ -15,6 +15,8 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 pub(super) const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 /// The last block of a deflate stream, empty.
 const LAST_BLOCK: [u8; 2] = [3, 0];
+/// The most that a block can hold as it is.
+const MOST_STORED: usize = 0xffff;
 /// What is unpacked at once for a client that does not take gzip.
 const CHUNK: usize = 64 * 1024;
 
@@ -28,6 +30,22 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    /// Text as it is, in blocks that say so: for what is short, and would be compressed for one client only.
+    pub(super) fn stored(text: &[u8]) -> Self {
+        let mut deflated = BytesMut::with_capacity(text.len() + 5 * (text.len() / MOST_STORED + 1));
+        for block in text.chunks(MOST_STORED) {
+            // Not the last block, as it is, its length, and that once more with each bit turned.
+            let length = block.len() as u16;
+            deflated.put_u8(0);
+            deflated.put_u16_le(length);
+            deflated.put_u16_le(!length);
+            deflated.put_slice(block);
+        }
+        let mut checksum = Hasher::new();
+        checksum.update(text);
+        Self { deflated: deflated.freeze(), checksum, length: text.len() as u64 }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -180,6 +198,20 @@ mod tests {
         let mut text = Vec::new();
         flate2::read::GzDecoder::new(&file[..]).read_to_end(&mut text).unwrap();
         assert!(text == texts().concat());
+    }
+
+    #[test]
+    fn what_is_stored_is_a_piece_like_others() {
+        let deflater = Deflater::new();
+        let pieces: Vec<_> = texts().iter().map(|text| Piece::stored(text)).collect();
+        let between = deflater.piece(b"between").unwrap();
+        let all = [&pieces[0], &between, &pieces[1], &pieces[3], &between, &pieces[4]];
+        let deflated: Vec<u8> = all.iter().flat_map(|piece| piece.deflated.to_vec()).collect();
+        let file = [&HEADER[..], &deflated, &trailer(all)].concat();
+        let mut text = Vec::new();
+        flate2::read::GzDecoder::new(&file[..]).read_to_end(&mut text).unwrap();
+        let [first, empty, _, noise, last] = &texts()[..] else { panic!("other texts") };
+        assert!(text == [first, &b"between"[..], empty, noise, b"between", last].concat());
     }
 
     #[test]

@@ -5,12 +5,14 @@
 //! and are rendered at each scrape.
 //!
 //! `shards` finds what has to be rendered, the SDK collects it, `encode` writes it as text, `families` knows which
-//! text belongs where, and `super::gzip` keeps the text and puts it together. `constant` is what all of it has besides.
+//! text belongs where, and `super::gzip` keeps the text and puts it together. `constant` is what all of it has besides,
+//! `own` the text of the exporter's own numbers.
 
 mod constant;
 mod encode;
 mod families;
 mod merged;
+mod own;
 mod shards;
 
 use std::collections::BTreeMap;
@@ -28,6 +30,7 @@ use self::constant::Constant;
 use self::encode::{Collector, Labels};
 use self::families::{Families, Place};
 use self::merged::MergedStreams;
+use self::own::{Own, Part};
 use self::shards::{Changed, Shards};
 use super::gzip::{self, Deflater, Inflate, Joined, Piece};
 use super::{Manual, Observed, ReaderError};
@@ -58,6 +61,8 @@ pub struct PrometheusReader {
     collection: Arc<Collection>,
     states: Mutex<States>,
     own: Registry,
+    /// What they said last.
+    said: Mutex<Own>,
     _own_provider: SdkMeterProvider,
     /// What writes to their histograms.
     _sink: Arc<DurationSink>,
@@ -133,24 +138,22 @@ impl Rendered {
 /// An exposition.
 pub struct Exposition {
     inventory: Piece,
-    own: Piece,
-    own_text: Bytes,
+    own: [Part; 2],
 }
 
 impl Exposition {
     /// As a gzip file, in parts.
-    pub fn gzip(&self) -> [Bytes; 4] {
-        [
-            Bytes::from_static(&gzip::HEADER),
-            self.inventory.deflated.clone(),
-            self.own.deflated.clone(),
-            gzip::trailer([&self.inventory, &self.own]),
-        ]
+    pub fn gzip(&self) -> [Bytes; 5] {
+        let [steady, other] = &self.own;
+        let pieces = [&self.inventory, &steady.piece, &other.piece];
+        let [inventory, steady, other] = pieces.map(|piece| piece.deflated.clone());
+        [Bytes::from_static(&gzip::HEADER), inventory, steady, other, gzip::trailer(pieces)]
     }
 
     /// As text, in parts.
     pub fn text(&self) -> impl Iterator<Item = std::io::Result<Bytes>> + Send + use<> {
-        Inflate::new(&self.inventory).chain(std::iter::once(Ok(self.own_text.clone())))
+        let own = self.own.clone().map(|part| Ok(part.text));
+        Inflate::new(&self.inventory).chain(own)
     }
 }
 
@@ -181,6 +184,7 @@ impl PrometheusReader {
             collection: Collection::new(config.containers.encoding, &rules),
             states: Mutex::default(),
             own,
+            said: Mutex::default(),
             _own_provider: own_provider,
             _sink: sink,
             deflater: Arc::clone(&observed.deflater),
@@ -231,10 +235,9 @@ impl PrometheusReader {
     }
 
     fn with_own(&self, inventory: Piece) -> Result<Exposition, ReaderError> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.own.gather(), &mut text).map_err(unwritable)?;
-        let own = self.deflater.piece(&text).map_err(unwritable)?;
-        Ok(Exposition { inventory, own, own_text: text.into() })
+        let families = self.own.gather();
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Exposition { inventory, own: said.update(&families, &self.deflater)? })
     }
 
     fn is_fresh(&self, rendered: &Rendered, snapshot: &Snapshot) -> bool {
@@ -482,7 +485,8 @@ mod tests {
         let file = exposition.gzip().concat();
         let mut text = String::new();
         flate2::read::GzDecoder::new(&file[..]).read_to_string(&mut text).unwrap();
-        let own = std::str::from_utf8(&exposition.own_text).unwrap();
+        let own = exposition.own.map(|part| part.text).concat();
+        let own = std::str::from_utf8(&own).unwrap();
         let mut lines: Vec<_> = text.strip_suffix(own).unwrap().lines().map(str::to_owned).collect();
         lines.sort();
         lines
