@@ -41,9 +41,14 @@ impl Piece {
             deflated.put_u16_le(!length);
             deflated.put_slice(block);
         }
+        Self::new(deflated.freeze(), text)
+    }
+
+    /// `deflated`: the text, in whole blocks.
+    fn new(deflated: Bytes, text: &[u8]) -> Self {
         let mut checksum = Hasher::new();
         checksum.update(text);
-        Self { deflated: deflated.freeze(), checksum, length: text.len() as u64 }
+        Self { deflated, checksum, length: text.len() as u64 }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -84,9 +89,7 @@ impl Deflater {
         }
         drop(compress);
         deflated.shrink_to_fit();
-        let mut checksum = Hasher::new();
-        checksum.update(text);
-        Ok(Piece { deflated: deflated.into(), checksum, length: text.len() as u64 })
+        Ok(Piece::new(deflated.into(), text))
     }
 
     /// A whole gzip file.

@@ -10,12 +10,9 @@ use opentelemetry::{KeyValue, Value};
 use opentelemetry_proto::tonic::common::v1::KeyValue as ProtoKeyValue;
 use prost::encoding::message;
 
-use super::wire::{begin, field};
+use super::wire::{ATTRIBUTES, begin, field};
 use crate::inventory::{Container, EventCount};
 use crate::metrics::{SERIES_LABEL, attributes};
-
-/// The number of the field `attributes` in a data point.
-pub(super) const ATTRIBUTES: u8 = 7;
 
 /// The bytes that most entries do not exceed.
 const USUAL: usize = 512;

@@ -21,20 +21,12 @@ use opentelemetry_sdk::metrics::data::{
 use prost::Message;
 use prost::encoding::message;
 
-use super::attributes::{ATTRIBUTES, Table};
+use super::attributes::Table;
 use super::delta::{Deltas, Key, Number, Offer};
 use super::nanoseconds;
-use super::wire::eight;
-
-// The numbers of fields in OTLP's messages.
-const GAUGE: u8 = 5;
-const SUM: u8 = 7;
-const HISTOGRAM: u8 = 9;
-const EXPONENTIAL_HISTOGRAM: u8 = 10;
-const START: u8 = 2;
-const TIME: u8 = 3;
-const AS_DOUBLE: u8 = 4;
-const AS_INT: u8 = 6;
+use super::wire::{
+    AS_DOUBLE, AS_INT, ATTRIBUTES, EXPONENTIAL_HISTOGRAM, GAUGE, HISTOGRAM, START, SUM, TIME, eight,
+};
 
 /// What was collected at once, written.
 pub(super) struct Points {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::delta::Offer;
 use super::points::{MetricHead, Point, Points};
-use super::wire::{begin, field};
+use super::wire::{DATA_POINTS, METRICS, RESOURCE_METRICS, SCOPE_METRICS, begin, field};
 use crate::inventory::EventCount;
 
 /// A Collector's gRPC receiver refuses messages over 4 MiB unless it is told otherwise.
@@ -20,12 +20,6 @@ const MOST_BYTES: usize = 4_000_000;
 /// that so many have of one metric must fit well into the 32 KiB that deflate looks back; with fewer, the resource and
 /// the metrics' heads are said more often.
 const TOGETHER: usize = 8;
-
-// The numbers of fields in OTLP's messages.
-const RESOURCE_METRICS: u8 = 1;
-const SCOPE_METRICS: u8 = 2;
-const METRICS: u8 = 2;
-const DATA_POINTS: u8 = 1;
 
 /// What each nested message may take beside its own bytes: a tag, and a length of up to five bytes.
 const NESTING: usize = 6;
@@ -41,7 +35,7 @@ pub(super) struct Request {
 /// How large a request may be. A single data point that is larger goes alone.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Most {
-    pub(super) points: usize,
+    points: usize,
     bytes: usize,
 }
 
