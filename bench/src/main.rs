@@ -18,6 +18,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use crate::report::{Goal, print_goals};
+
 /// What can go wrong here ends the measurement.
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,6 +30,8 @@ enum Command {
     Costs(costs::Arguments),
     /// From the daemon's time of an event to its effect on `/metrics`.
     Freshness(freshness::Arguments),
+    /// The size of an image that has been built, in bytes.
+    Image { bytes: u64 },
     /// From the start to a complete inventory, against an engine.
     Startup(startup::Arguments),
 }
@@ -37,6 +41,10 @@ async fn main() -> ExitCode {
     let measured = match Command::parse() {
         Command::Costs(arguments) => costs::measure(&arguments).await,
         Command::Freshness(arguments) => freshness::measure(&arguments).await,
+        Command::Image { bytes } => {
+            print_goals(&[Goal::at_most("the image", bytes as f64 / 1e6, 15.0, "MB")]);
+            Ok(())
+        }
         Command::Startup(arguments) => startup::measure(&arguments).await,
     };
     match measured {
