@@ -14,7 +14,7 @@ ENV RUSTFLAGS="-C target-feature=+crt-static"
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 # Members of the workspace, without which cargo reads nothing. They are not built.
-COPY bench bench
+COPY macrobench macrobench
 COPY fake-engine fake-engine
 # Nor are tests and benchmarks, which cargo refuses to do without once it knows their names.
 RUN sed -i '/^\[\[/,/^$/d' Cargo.toml \

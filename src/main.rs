@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use docker_state_exporter::app::{Exporter, logging};
 use docker_state_exporter::cli::{self, Command, Settings};
-use docker_state_exporter::config::Config;
-use docker_state_exporter::{Exporter, config, healthcheck, logging, once};
+use docker_state_exporter::commands::{healthcheck, once};
+use docker_state_exporter::config::{self, Config};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;

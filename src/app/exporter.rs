@@ -10,48 +10,17 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::error::StartError;
+use super::running::Readers;
 use crate::config::{Config, LogLevel};
-use crate::docker::{Driver, EndpointError};
+use crate::docker::Driver;
 use crate::inventory::{self, EventPolicy};
-use crate::readers::{Observed, ReaderError};
-use crate::serving::Readers;
+use crate::readers::Observed;
 use crate::stats::Stats;
-use crate::web::{self, BindError, Limits, SecurityError};
+use crate::web::{self, Limits};
 
 /// For requests that are being answered at the end.
 const DRAIN: Duration = Duration::from_secs(3);
-
-/// What fails at the start.
-#[derive(Debug)]
-pub enum StartError {
-    /// The daemon's address or certificates.
-    Endpoint(EndpointError),
-    /// A reader's settings.
-    Reader(ReaderError),
-    /// The address to listen on.
-    Bind(BindError),
-    /// `web.config_file`, or what it names.
-    Security(SecurityError),
-}
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Endpoint(error) => error.fmt(f),
-            Self::Reader(error) => error.fmt(f),
-            Self::Bind(error) => error.fmt(f),
-            Self::Security(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
-
-impl From<ReaderError> for StartError {
-    fn from(error: ReaderError) -> Self {
-        Self::Reader(error)
-    }
-}
 
 /// Everything that runs, not yet begun.
 pub struct Exporter {

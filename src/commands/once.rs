@@ -9,12 +9,12 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::StartError;
 use crate::config::Config;
 use crate::docker::Driver;
 use crate::inventory::{self, EventPolicy};
 use crate::readers::prometheus::PrometheusReader;
 use crate::readers::{self, Observed};
-use crate::run::StartError;
 use crate::stats::Stats;
 
 /// How often it is looked whether the list is whole.

@@ -8,12 +8,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::error::StartError;
+use super::reload::{self, Plan};
 use crate::config::{Config, LogLevel, Periodic};
 use crate::readers::otlp::{Ended, PushReader};
 use crate::readers::prometheus::PrometheusReader;
 use crate::readers::{self, Observed};
-use crate::reload::{self, Plan};
-use crate::run::StartError;
 use crate::web::{self, Routes, Security};
 
 /// For the last exports.

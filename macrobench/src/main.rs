@@ -50,7 +50,7 @@ async fn main() -> ExitCode {
     match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("bench: {error}");
+            eprintln!("macrobench: {error}");
             ExitCode::FAILURE
         }
     }

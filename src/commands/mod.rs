@@ -1,0 +1,4 @@
+//! The commands that do one thing and end: `once` and `healthcheck`.
+
+pub mod healthcheck;
+pub mod once;
