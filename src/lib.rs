@@ -1,6 +1,7 @@
 //! The state and events of every container of a Docker daemon, for Prometheus and OpenTelemetry.
 
 pub mod app;
+pub mod catalog;
 pub mod cli;
 pub mod commands;
 pub mod config;

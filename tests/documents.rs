@@ -26,7 +26,7 @@ fn metrics_md() -> String {
     let mut out = String::new();
     out.push_str(
         "# Metrics\n\n\
-         <!-- Made from src/metrics/catalog.rs by scripts/docs. -->\n\n\
+         <!-- Made from src/catalog.rs by scripts/docs. -->\n\n\
          Each metric has two names: the one on `/metrics`, and the OpenTelemetry name, under which OTLP carries it. \
          A Collector that translates OTLP without suffixes arrives at the names on `/metrics`.\n\n\
          ## Containers\n\n\

@@ -9,13 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::error::{Place, listed, nearest, shown};
+use super::error::{Error, Invalid, Place, Problem, listed, nearest, shown};
+use super::values::{MAX_MILLIS, choice, timeout};
 use super::yaml::{Entry, Kind, Node, Scalar, Value, join};
-use super::{Error, Invalid, Problem};
-
-/// The longest time that a key can say, in milliseconds: as the standard has it for its timeouts, and short
-/// enough for any clock to be able to add it.
-pub(super) const LONGEST: i64 = i32::MAX as i64;
 
 /// Collects what a walk finds.
 pub(super) struct Decoder {
@@ -251,12 +247,12 @@ impl<'d> Field<'d> {
 
     /// A time in milliseconds, where the standard has 0 for no limit.
     pub(super) fn timeout(&self) -> Option<Duration> {
-        self.time(0).map(super::values::timeout)
+        self.time(0).map(timeout)
     }
 
     fn time(&self, least: i64) -> Option<i64> {
         self.number(
-            least..=LONGEST,
+            least..=MAX_MILLIS,
             "a number of milliseconds without quotes or a unit, for example 5000 for five seconds",
         )
     }
@@ -264,7 +260,7 @@ impl<'d> Field<'d> {
     /// The one of `choices` whose name is given.
     pub(super) fn choice<T: Copy>(&self, what: &str, choices: &[(&'static str, T)]) -> Option<T> {
         self.note(|| Shape::Choice(choices.iter().map(|(name, _)| *name).collect()));
-        self.parse(|text| super::values::choice(text, what, choices))
+        self.parse(|text| choice(text, what, choices))
     }
 
     /// The scalar as it is, or none where there is no value or another one.

@@ -7,14 +7,14 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use super::values::{COMPRESSIONS, TEMPORALITIES};
-use super::views::INSTRUMENT_TYPES;
-use super::yaml::{Kind, resolve};
-use super::{
+use super::model::{
     Aggregation, AttributeValue, CardinalityLimits, Compression, Config, Containers, Detection, Detector,
     Docker, Encoding, Events, ExecCommand, Exporter, Filter, Otlp, Periodic, Pull, Readers, Resource,
     Selector, Temporality, Tls, TranslationStrategy, View, ViewStream, Web,
 };
+use super::values::{COMPRESSIONS, TEMPORALITIES};
+use super::views::INSTRUMENT_TYPES;
+use super::yaml::{Kind, resolve};
 
 /// What stands in the place of a secret.
 const HIDDEN: &str = "(hidden)";

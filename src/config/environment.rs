@@ -8,14 +8,15 @@ use std::path::PathBuf;
 
 use url::Url;
 
-use super::error::listed;
-use super::values::{
-    COMPRESSIONS, GRPC_ENDPOINT, HTTP_ENDPOINT, attributes, choice, docker_host, endpoint, headers, host,
-    log_level, merged, timeout,
+use super::error::{Error, Invalid, Problem, listed};
+use super::model::{
+    Aggregation, AttributeValue, Compression, Config, Detection, Docker, Exporter, Loaded, Otlp, Periodic,
+    Pull, Readers, Resource, Temporality, Tls,
 };
-use super::{
-    Aggregation, AttributeValue, Compression, Config, Detection, Docker, Environment, Error, Exporter,
-    Invalid, Loaded, Otlp, Periodic, Problem, Pull, Readers, Resource, Temporality, Tls, decode::LONGEST,
+use super::substitution::Environment;
+use super::values::{
+    COMPRESSIONS, GRPC_ENDPOINT, HTTP_ENDPOINT, MAX_MILLIS, attributes, choice, docker_host, endpoint,
+    headers, host, log_level, merged, timeout,
 };
 
 /// The variables of the OTLP exporter, general and for metrics. The latter go first.
@@ -135,9 +136,9 @@ impl Variables<'_> {
 
     fn millis(&mut self, names: &[&str], least: i64) -> Option<i64> {
         self.parse(names, |text| {
-            text.parse::<i64>().ok().filter(|millis| (least..=LONGEST).contains(millis)).ok_or_else(|| {
+            text.parse::<i64>().ok().filter(|millis| (least..=MAX_MILLIS).contains(millis)).ok_or_else(|| {
                 Invalid::value("not a number of milliseconds", text)
-                    .hint(format!("from {least} to {LONGEST}"))
+                    .hint(format!("from {least} to {MAX_MILLIS}"))
             })
         })
         .map(|(_, millis)| millis)

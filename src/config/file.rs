@@ -7,20 +7,22 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
-use super::decode::{Decoder, Field, LONGEST, Section};
+use super::decode::{Decoder, Field, Section};
 use super::environment::{daemon, with_service_name};
-use super::error::listed;
+use super::error::{Invalid, listed};
+use super::fields::{array, count, double, filter, strings};
+use super::model::{
+    Aggregation, AttributeValue, Config, Containers, Detection, Detector, Docker, Encoding, Events,
+    ExecCommand, Exporter, Filter, Otlp, Periodic, Pull, Readers, Resource, Temporality, Tls,
+    TranslationStrategy, View, Web,
+};
+use super::substitution::Environment;
 use super::values::{
-    COMPRESSIONS, GRPC_ENDPOINT, HTTP_ENDPOINT, TEMPORALITIES, attributes, docker_host, endpoint, glob,
-    header_name, header_value, headers, host, log_level, merged, telemetry_path,
+    COMPRESSIONS, GRPC_ENDPOINT, HTTP_ENDPOINT, MAX_MILLIS, TEMPORALITIES, attributes, choice, docker_host,
+    endpoint, header_name, header_value, headers, host, log_level, merged, telemetry_path,
 };
 use super::views::{cardinality_limits, exemplar_filter, histogram_aggregation, producers, views};
 use super::yaml::{Kind, Node, Scalar};
-use super::{
-    Aggregation, AttributeValue, Config, Containers, Detection, Detector, Docker, Encoding, Environment,
-    Events, ExecCommand, Exporter, Filter, Invalid, Otlp, Periodic, Pull, Readers, Resource, Temporality,
-    Tls, TranslationStrategy, View, Web,
-};
 
 /// Sections of the standard that are about other signals.
 const UNUSED: [&str; 6] = [
@@ -246,37 +248,6 @@ fn attribute(entry: &Section<'_>, names: &mut Vec<String>) -> Option<(String, At
     Some((name, value))
 }
 
-pub(super) fn double(field: &Field<'_>) -> Option<f64> {
-    match field.scalar() {
-        Some(Scalar { kind: Kind::Float(value), .. }) => Some(*value),
-        #[allow(clippy::cast_precision_loss, reason = "a double is what was asked for")]
-        Some(Scalar { kind: Kind::Int(value), .. }) => Some(*value as f64),
-        Some(scalar) => {
-            field.problem(
-                Invalid::value("not a number", &scalar.text).hint("for example 0.5, without quotes"),
-            );
-            None
-        }
-        None => {
-            field.problem(Invalid::new("not a number").hint("for example 0.5, without quotes"));
-            None
-        }
-    }
-}
-
-fn array<T>(field: &Field<'_>, item: impl Fn(&Field<'_>) -> Option<T>) -> Option<Vec<T>> {
-    field
-        .items()?
-        .iter()
-        .map(|field| if field.is_given() { item(field) } else { empty_item(field) })
-        .collect()
-}
-
-fn empty_item<T>(field: &Field<'_>) -> Option<T> {
-    field.problem(Invalid::new("an item without a value").hint("leave the item out, or write \"\""));
-    None
-}
-
 /// The string of a key that has to be there.
 fn required(section: &Section<'_>, field: &Field<'_>, what: &str) -> Option<String> {
     let name = field.string();
@@ -436,7 +407,7 @@ fn prometheus(section: &Section<'_>) -> Pull {
 fn periodic_reader(reader: &Section<'_>) -> Option<Periodic> {
     let interval = reader.field("interval").millis();
     let timeout = reader.field("timeout").timeout();
-    let batch = reader.field("max_export_batch_size/development").integer(1..=LONGEST);
+    let batch = reader.field("max_export_batch_size/development").integer(1..=MAX_MILLIS);
     let exporter = reader.field("exporter");
     one_exporter(reader, &exporter, "{otlp_grpc: }");
     producers(&reader.field("producers"));
@@ -625,10 +596,6 @@ fn docker(decoder: &Decoder, field: &Field<'_>, env: &Environment<'_>) -> Docker
     docker
 }
 
-fn count(field: &Field<'_>, most: i64) -> Option<usize> {
-    field.integer(1..=most).and_then(|count| usize::try_from(count).ok())
-}
-
 fn containers(section: &Section<'_>) -> Containers {
     let defaults = Config::default().containers;
     Containers {
@@ -645,7 +612,7 @@ fn events(section: &Section<'_>) -> Events {
     let defaults = Events::default();
     let kind = |text: &str| {
         let choices = EVENT_TYPES.map(|name| (name, ()));
-        super::values::choice(text, "a type of event", &choices).map(|()| text.to_owned())
+        choice(text, "a type of event", &choices).map(|()| text.to_owned())
     };
     let action =
         |text: &str| match text {
@@ -667,29 +634,6 @@ fn events(section: &Section<'_>) -> Events {
         retention: section.field("retention").millis().unwrap_or(defaults.retention),
         log: section.field("log").boolean().unwrap_or(defaults.log),
     }
-}
-
-fn strings(field: &Field<'_>, parse: impl Fn(&str) -> Result<String, Invalid>) -> Option<Vec<String>> {
-    let items = field.items()?;
-    Some(
-        items
-            .iter()
-            .filter_map(|item| if item.is_given() { item.parse(&parse) } else { empty_item(item) })
-            .collect(),
-    )
-}
-
-/// The standard's `IncludeExclude`. Without `included` everything is; a mapping without keys says nothing.
-pub(super) fn filter(field: &Field<'_>, default: Filter) -> Filter {
-    let filter = field.section(|section| {
-        let included = strings(&section.field("included"), glob);
-        let excluded = strings(&section.field("excluded"), glob);
-        if included.is_none() && excluded.is_none() {
-            return None;
-        }
-        Some(Filter::new(&included.unwrap_or_else(|| vec!["*".into()]), &excluded.unwrap_or_default()))
-    });
-    filter.flatten().unwrap_or(default)
 }
 
 fn web(section: &Section<'_>) -> Web {

@@ -12,6 +12,7 @@ mod decode;
 mod effective;
 mod environment;
 mod error;
+mod fields;
 mod file;
 mod model;
 mod schema;
@@ -24,19 +25,8 @@ mod yaml;
 pub use error::Error;
 pub(crate) use error::{Invalid, Problem};
 pub use model::*;
+pub use substitution::Environment;
 pub use web_file::{ClientAuth, Pem, ServerTls, Version, WebFile, from_web_yaml};
-
-/// A look-up of an environment variable. A variable that is empty counts as unset, as OpenTelemetry says.
-pub type Environment<'e> = dyn Fn(&str) -> Option<String> + 'e;
-
-/// A configuration, and what its owner should be told.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
-    /// The configuration.
-    pub config: Config,
-    /// Things to log: what was accepted, but has no effect.
-    pub warnings: Vec<String>,
-}
 
 /// The configuration of a file. `name` stands before each error.
 ///

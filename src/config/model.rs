@@ -5,6 +5,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::catalog::{Kind, METER, Metric};
+use crate::version::VERSION;
+
 /// The whole configuration.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
@@ -24,6 +27,15 @@ pub struct Config {
     pub events: Events,
     /// The HTTP server beside the pull reader's address.
     pub web: Web,
+}
+
+/// A configuration, and what its owner should be told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Things to log: what was accepted, but has no effect.
+    pub warnings: Vec<String>,
 }
 
 /// Severity levels, by the OpenTelemetry configuration's names.
@@ -158,6 +170,34 @@ pub struct Selector {
     pub meter_schema_url: Option<String>,
 }
 
+impl View {
+    /// Whether it decides about an instrument. A view whose aggregation the instrument cannot have is as good as not
+    /// there, as the SDK's specification says.
+    pub fn applies_to(&self, metric: &Metric) -> bool {
+        self.selector.selects(metric) && self.stream.aggregation.fits(metric.kind)
+    }
+}
+
+impl Selector {
+    /// Whether it chooses this program's instrument.
+    pub fn selects(&self, metric: &Metric) -> bool {
+        let Self { instrument_name, instrument_type, unit, meter_name, meter_version, meter_schema_url } =
+            self;
+        let kind = match metric.kind {
+            Kind::Gauge => InstrumentType::ObservableGauge,
+            Kind::Counter => InstrumentType::ObservableCounter,
+            Kind::Histogram => InstrumentType::Histogram,
+        };
+        instrument_name.as_ref().is_none_or(|glob| glob.matches(&metric.name.to_ascii_lowercase()))
+            && instrument_type.is_none_or(|wanted| wanted == kind)
+            && unit.as_deref().is_none_or(|unit| unit == metric.unit)
+            && meter_name.as_deref().is_none_or(|name| name == METER)
+            && meter_version.as_deref().is_none_or(|version| version == VERSION)
+            // The meter has none.
+            && meter_schema_url.is_none()
+    }
+}
+
 /// The kinds of instruments that the standard has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -217,6 +257,19 @@ pub enum Aggregation {
 }
 
 impl Aggregation {
+    /// Whether instruments of this kind can have it.
+    pub fn fits(&self, kind: Kind) -> bool {
+        match self {
+            Self::Default | Self::Drop => true,
+            Self::LastValue => kind == Kind::Gauge,
+            Self::Sum => kind != Kind::Gauge,
+            // Of instruments that are observed, histograms would count every collection.
+            Self::ExplicitBucketHistogram { .. } | Self::Base2ExponentialBucketHistogram { .. } => {
+                kind == Kind::Histogram
+            }
+        }
+    }
+
     /// Exponential buckets with the standard's defaults.
     pub const EXPONENTIAL: Self =
         Self::Base2ExponentialBucketHistogram { max_scale: 20, max_size: 160, record_min_max: true };

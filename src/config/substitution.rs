@@ -3,7 +3,10 @@
 //!
 //! See "Environment variable substitution" in the specification's configuration data model.
 
-use super::{Environment, Invalid};
+use super::error::Invalid;
+
+/// A look-up of an environment variable. A variable that is empty counts as unset, as OpenTelemetry says.
+pub type Environment<'e> = dyn Fn(&str) -> Option<String> + 'e;
 
 /// `text` with its references replaced. What a variable holds is taken as it is: it is never searched for
 /// references or escapes.

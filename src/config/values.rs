@@ -8,9 +8,12 @@ use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::decode::LONGEST;
-use super::error::{listed, nearest};
-use super::{Compression, Invalid, LogLevel, Temporality};
+use super::error::{Invalid, listed, nearest};
+use super::model::{Compression, LogLevel, Temporality};
+
+/// The longest time that a key can say, in milliseconds: as the standard has it for its timeouts, and short
+/// enough for any clock to be able to add it. No number of things that a key can say is greater either.
+pub(crate) const MAX_MILLIS: i64 = i32::MAX as i64;
 
 /// The standard's severities. This program has five; the fatal ones are none of its own, so they leave errors.
 pub(crate) const LOG_LEVELS: [(&str, LogLevel); 24] = [
@@ -79,7 +82,7 @@ pub(crate) fn log_level(text: &str) -> Result<LogLevel, Invalid> {
 /// A limit in milliseconds, where the standard has 0 for none. A very long one stands for none, as the
 /// standard suggests, so that nobody has to treat it apart.
 pub(crate) fn timeout(millis: i64) -> Duration {
-    Duration::from_millis(if millis <= 0 { LONGEST } else { millis }.unsigned_abs())
+    Duration::from_millis(if millis <= 0 { MAX_MILLIS } else { millis }.unsigned_abs())
 }
 
 /// A URL to export to. `insecure` decides the scheme of an endpoint without one; without it, that is an error:

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use wildmatch::WildMatch;
 
-use super::decode::{Field, LONGEST, Section};
-use super::error::listed;
-use super::file::{double, filter};
-use super::values::instrument_name;
-use super::{Aggregation, CardinalityLimits, Filter, InstrumentType, Invalid, Selector, View, ViewStream};
-use crate::metrics::catalog::{self, Metric};
-use crate::metrics::views::{self, is_compatible};
+use super::decode::{Field, Section};
+use super::error::{Invalid, listed};
+use super::fields::{double, filter};
+use super::model::{Aggregation, CardinalityLimits, Filter, InstrumentType, Selector, View, ViewStream};
+use super::values::{MAX_MILLIS, glob, instrument_name};
+use crate::catalog::{self, Metric};
 
 pub(super) const INSTRUMENT_TYPES: [(&str, InstrumentType); 7] = [
     ("counter", InstrumentType::Counter),
@@ -56,14 +55,13 @@ fn view(item: &Section<'_>) -> Option<View> {
     let chosen = selector.section(self::selector);
     let made = stream.section(self::stream);
     let view = View { selector: chosen.flatten()?, stream: made.flatten()? };
-    let metrics: Vec<&Metric> =
-        catalog::all().filter(|metric| views::selects(&view.selector, metric)).collect();
+    let metrics: Vec<&Metric> = catalog::all().filter(|metric| view.selector.selects(metric)).collect();
     if metrics.is_empty() {
         selector.warning("selects no instrument of this program, so the view has no effect");
     }
     let unfit: Vec<&str> = metrics
         .iter()
-        .filter(|metric| !is_compatible(&view.stream.aggregation, metric.kind))
+        .filter(|metric| !view.stream.aggregation.fits(metric.kind))
         .map(|metric| metric.name)
         .collect();
     if !unfit.is_empty() {
@@ -86,7 +84,7 @@ fn selector(section: &Section<'_>) -> Option<Selector> {
     let selector = Selector {
         instrument_name: section
             .field("instrument_name")
-            .parse(super::values::glob)
+            .parse(glob)
             .map(|glob| WildMatch::new(&glob.to_lowercase())),
         instrument_type: section.field("instrument_type").choice("a type of instrument", &INSTRUMENT_TYPES),
         unit: text(section.field("unit")),
@@ -183,7 +181,7 @@ fn boundaries(field: &Field<'_>) -> Option<Vec<f64>> {
 
 /// How many series there may be.
 fn limit(field: &Field<'_>) -> Option<usize> {
-    field.integer(1..=LONGEST).and_then(|limit| usize::try_from(limit).ok())
+    field.integer(1..=MAX_MILLIS).and_then(|limit| usize::try_from(limit).ok())
 }
 
 /// The limits of a reader.
@@ -215,10 +213,7 @@ fn is_enabled(section: &Section<'_>) -> bool {
             if !name.is_given() {
                 meter.whole().problem(Invalid::new("a meter without a name").hint("add name:"));
             }
-            if name
-                .parse(super::values::glob)
-                .is_some_and(|glob| WildMatch::new(&glob).matches(catalog::METER))
-            {
+            if name.parse(glob).is_some_and(|glob| WildMatch::new(&glob).matches(catalog::METER)) {
                 decided.get_or_insert(enabled);
             }
         });
@@ -243,9 +238,9 @@ fn conflicts(views: &[(Field<'_>, View)]) {
     for metric in catalog::all() {
         let streams: Vec<_> = views
             .iter()
-            .filter(|(_, view)| views::applies(view, metric) && view.stream.aggregation != Aggregation::Drop)
+            .filter(|(_, view)| view.applies_to(metric) && view.stream.aggregation != Aggregation::Drop)
             .collect();
-        let applied = views.iter().any(|(_, view)| views::applies(view, metric));
+        let applied = views.iter().any(|(_, view)| view.applies_to(metric));
         let names = streams.iter().map(|(_, view)| view.stream.name.as_deref().unwrap_or(metric.name));
         let names: Vec<&str> = if applied { names.collect() } else { vec![metric.name] };
         for (i, name) in names.into_iter().enumerate() {
@@ -256,7 +251,7 @@ fn conflicts(views: &[(Field<'_>, View)]) {
             });
             // A name for several instruments has been told already.
             let several = |view: &View| {
-                let selected = catalog::all().filter(|metric| views::selects(&view.selector, metric)).count();
+                let selected = catalog::all().filter(|metric| view.selector.selects(metric)).count();
                 view.stream.name.is_some() && selected > 1
             };
             if let Some((item, _)) = view.filter(|(_, view)| !several(view)) {

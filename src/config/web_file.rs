@@ -9,8 +9,9 @@ use http::{HeaderName, HeaderValue};
 use rustls::{CipherSuite, NamedGroup};
 
 use super::decode::{Decoder, Field, Section};
+use super::error::{Error, Invalid};
 use super::values::{choice, header_value};
-use super::{Error, Invalid, yaml};
+use super::yaml;
 
 /// What the file says.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -7,9 +7,8 @@ use std::collections::HashMap;
 
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag, options};
 
-use super::error::{Place, shown};
-use super::substitution::substitute;
-use super::{Environment, Invalid, Problem};
+use super::error::{Invalid, Place, Problem, shown};
+use super::substitution::{Environment, substitute};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]

@@ -5,7 +5,6 @@
 //! export of a reader that did not ask (tried with opentelemetry_sdk 0.33).
 
 pub mod attributes;
-pub mod catalog;
 mod instruments;
 pub mod labels;
 pub mod merge;
@@ -14,6 +13,7 @@ mod own;
 mod process;
 pub mod views;
 
+pub use crate::catalog;
 pub use instruments::{Collection, SERIES_LABEL, register_containers, register_events};
 pub use merged::{Merged, Point, overflow, register_merged};
 pub use own::{register as register_own, room as own_room, view as own_view};

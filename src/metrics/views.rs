@@ -8,8 +8,8 @@
 
 use opentelemetry_sdk::metrics::Aggregation as SdkAggregation;
 
-use super::catalog::{self, ContainerMetric, Kind, METER, Metric};
-use crate::config::{Aggregation, CardinalityLimits, Filter, InstrumentType, Selector, View};
+use super::catalog::{self, ContainerMetric, Kind, Metric};
+use crate::config::{Aggregation, CardinalityLimits, Filter, View};
 
 /// What an instrument becomes.
 #[derive(Debug, Clone)]
@@ -99,7 +99,7 @@ impl Rules {
                 Kind::Gauge | Kind::Counter => Aggregation::Default,
             },
         };
-        let mut views = self.views.iter().filter(|view| applies(view, metric)).peekable();
+        let mut views = self.views.iter().filter(|view| view.applies_to(metric)).peekable();
         if views.peek().is_none() {
             return vec![plain];
         }
@@ -156,41 +156,4 @@ pub struct Streams {
     pub merged_containers: Vec<ContainerStream>,
     /// Those that can be collected only as a whole.
     pub merged_events: Vec<Stream>,
-}
-
-/// Whether the selector chooses this program's instrument.
-pub fn selects(selector: &Selector, metric: &Metric) -> bool {
-    let Selector { instrument_name, instrument_type, unit, meter_name, meter_version, meter_schema_url } =
-        selector;
-    let kind = match metric.kind {
-        Kind::Gauge => InstrumentType::ObservableGauge,
-        Kind::Counter => InstrumentType::ObservableCounter,
-        Kind::Histogram => InstrumentType::Histogram,
-    };
-    instrument_name.as_ref().is_none_or(|glob| glob.matches(&metric.name.to_ascii_lowercase()))
-        && instrument_type.is_none_or(|wanted| wanted == kind)
-        && unit.as_deref().is_none_or(|unit| unit == metric.unit)
-        && meter_name.as_deref().is_none_or(|name| name == METER)
-        && meter_version.as_deref().is_none_or(|version| version == crate::version::VERSION)
-        // The meter has none.
-        && meter_schema_url.is_none()
-}
-
-/// Whether instruments of this kind can have the aggregation.
-pub fn is_compatible(aggregation: &Aggregation, kind: Kind) -> bool {
-    match aggregation {
-        Aggregation::Default | Aggregation::Drop => true,
-        Aggregation::LastValue => kind == Kind::Gauge,
-        Aggregation::Sum => kind != Kind::Gauge,
-        // Of instruments that are observed, histograms would count every collection.
-        Aggregation::ExplicitBucketHistogram { .. } | Aggregation::Base2ExponentialBucketHistogram { .. } => {
-            kind == Kind::Histogram
-        }
-    }
-}
-
-/// Whether a view decides about an instrument. One whose aggregation the instrument cannot have is as good as not
-/// there, as the SDK's specification says.
-pub fn applies(view: &View, metric: &Metric) -> bool {
-    selects(&view.selector, metric) && is_compatible(&view.stream.aggregation, metric.kind)
 }
