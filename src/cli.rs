@@ -16,6 +16,7 @@ use url::Url;
 
 use crate::config::values::{choice, listen_address, log_level, telemetry_path};
 use crate::config::{self, Config, Environment, Error, Filter, Invalid, Loaded, Problem, Pull};
+use crate::files;
 use crate::version;
 
 /// What the program has to do.
@@ -370,9 +371,10 @@ fn load(arguments: &Arguments, env: &Environment<'_>) -> Result<(String, Loaded)
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    let bytes = std::fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
-    String::from_utf8(bytes)
-        .map_err(|error| format!("not UTF-8 after {} bytes", error.utf8_error().valid_up_to()))
+    files::read_text(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::InvalidData => error.to_string(),
+        _ => format!("cannot be read: {error}"),
+    })
 }
 
 /// Where the server that `config` describes says whether it is well.

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod docker;
+pub mod files;
 pub mod inventory;
 pub mod metrics;
 pub mod readers;

@@ -8,6 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, WantsVerifier};
 
 use crate::config::Tls;
+use crate::files;
 
 /// A file that cannot be used for TLS.
 #[derive(Debug)]
@@ -65,6 +66,10 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
             }
         }
         None => {
+            // The library would read it whatever it is.
+            if let Some(path) = std::env::var_os("SSL_CERT_FILE") {
+                read(Path::new(&path))?;
+            }
             // Single certificates of the system's that cannot be read are no reason to refuse the others.
             store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             // Found out here, it is told with a remedy, and not at each connection as an unknown issuer.
@@ -83,8 +88,8 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(|certificates| certificates.collect::<Result<Vec<_>, _>>())
+    let certificates = CertificateDer::pem_slice_iter(&read(path)?)
+        .collect::<Result<Vec<_>, _>>()
         .map_err(|error| TlsError::of(path, error))?;
     if certificates.is_empty() {
         return Err(TlsError::of(path, "holds no PEM certificate"));
@@ -93,5 +98,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    PrivateKeyDer::from_pem_file(path).map_err(|error| TlsError::of(path, error))
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|error| TlsError::of(path, error))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    files::read(path).map_err(|error| {
+        TlsError::of(path, format!("cannot be read: {error}\nhint: name a PEM file that this user may read"))
+    })
 }

@@ -9,6 +9,7 @@ use opentelemetry::{Array, KeyValue, StringValue, Value};
 use procfs::process::Process;
 
 use crate::config::{Detection, Detector};
+use crate::files;
 
 /// The attributes that the detectors find and the filter lets pass.
 pub(super) fn detect(detection: &Detection) -> Vec<KeyValue> {
@@ -24,7 +25,7 @@ pub(super) fn detect(detection: &Detection) -> Vec<KeyValue> {
 }
 
 fn read(root: &Path, path: &str) -> Option<String> {
-    let text = std::fs::read_to_string(root.join(path)).ok()?;
+    let text = files::read_text(&root.join(path)).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 

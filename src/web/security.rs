@@ -16,6 +16,7 @@ use tracing::{error, info, warn};
 use super::auth::{Gate, Verdict};
 use super::tls;
 use crate::config::{Pem, WebFile, from_web_yaml};
+use crate::files;
 
 /// From one look at the files to the next.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -163,7 +164,7 @@ fn read(path: &Path) -> (Result<Current, String>, Vec<Stamp>, Vec<String>) {
             .collect()
     };
     let own = stamps(vec![path.to_owned()]);
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = files::read_text(path).map_err(|error| {
         format!("{}: cannot be read: {error}\nhint: web.config_file names it", path.display())
     });
     let file = text.and_then(|text| from_web_yaml(path, &text).map_err(|error| error.to_string()));

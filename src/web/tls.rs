@@ -14,6 +14,7 @@ use rustls::{
 };
 
 use crate::config::{ClientAuth, Pem, ServerTls, Version};
+use crate::files;
 
 /// What a server does with connections. Errors name the file.
 pub(super) fn server_config(tls: &ServerTls) -> Result<ServerConfig, String> {
@@ -68,7 +69,9 @@ fn named(pem: &Pem, key: &str) -> String {
 fn read(pem: &Pem) -> Result<Vec<u8>, String> {
     match pem {
         Pem::File(path) => {
-            std::fs::read(path).map_err(|error| format!("{}: cannot be read: {error}", path.display()))
+            let hint = "name a PEM file that this user may read";
+            files::read(path)
+                .map_err(|error| format!("{}: cannot be read: {error}\nhint: {hint}", path.display()))
         }
         Pem::Inline(text) => Ok(text.clone().into_bytes()),
     }

@@ -118,7 +118,7 @@ fn failure(status: &Status) -> Failure {
 /// The system's authorities have to be asked for: without them and without a file, nobody would be trusted.
 fn tls_config(tls: &Tls) -> Result<ClientTlsConfig, ReaderError> {
     let read = |path: &std::path::Path| {
-        std::fs::read(path).map_err(|error| ReaderError::new(format!("{}: {error}", path.display())))
+        crate::files::read(path).map_err(|error| ReaderError::new(format!("{}: {error}", path.display())))
     };
     // tonic does not name the file that is wrong; this does.
     crate::tls::client_config(tls).map_err(|error| ReaderError::new(error.to_string()))?;
