@@ -1,6 +1,9 @@
 //! Streams whose points can have the same attributes, or have a limit: merged from everything that there is.
+//!
+//! What is merged is visited and not gathered, and what is kept of it has a number in the place of its attributes, so
+//! that a limit bounds memory too.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -9,49 +12,71 @@ use crate::inventory::EventLabels;
 /// The attribute of the point that stands for all beyond a stream's limit.
 pub const OVERFLOW: &str = "otel.metric.overflow";
 
-/// Which sets of attributes have a series of their own. One that has it keeps it for as long as it exists.
+/// The number of the series that stands for all beyond the limit.
+const OVERFLOW_SERIES: u64 = 0;
+
+/// The sets of attributes that have a series of their own, each with its number. One that has it keeps it for as long
+/// as it exists.
 #[derive(Debug)]
-struct Places<K> {
+struct SeriesTable<K> {
+    /// How many series there may be, the one for all beyond the limit among them.
     limit: usize,
-    held: HashSet<K>,
+    series: HashMap<K, Series>,
+    next_number: u64,
 }
 
-impl<K: Clone + Eq + Hash> Places<K> {
+#[derive(Debug)]
+struct Series {
+    number: u64,
+    exists: bool,
+}
+
+impl<K: Clone + Eq + Hash> SeriesTable<K> {
     fn new(limit: Option<usize>) -> Self {
-        Self { limit: limit.unwrap_or(usize::MAX), held: HashSet::new() }
+        Self { limit: limit.unwrap_or(usize::MAX), series: HashMap::new(), next_number: OVERFLOW_SERIES + 1 }
     }
 
-    /// Gives a place to each of these, as far as there is room, and takes it from others.
-    fn assign<'k>(&mut self, keys: impl Iterator<Item = &'k K> + Clone)
-    where
-        K: 'k,
-    {
-        let present: HashSet<&K> = keys.clone().collect();
-        self.held.retain(|key| present.contains(key));
-        for key in keys {
-            if self.held.len() >= self.limit {
-                break;
-            }
-            if !self.held.contains(key) {
-                self.held.insert(key.clone());
-            }
+    /// Notes that a set of attributes still exists.
+    fn keep(&mut self, key: &K) {
+        if let Some(series) = self.series.get_mut(key) {
+            series.exists = true;
         }
     }
+
+    /// Takes the series of those that were not kept since the last time.
+    fn remove_others(&mut self) {
+        self.series.retain(|_, series| std::mem::take(&mut series.exists));
+    }
+
+    /// The number of a set's series; a new one gets its own as far as there is room.
+    fn number(&mut self, key: &K) -> u64 {
+        if let Some(series) = self.series.get(key) {
+            return series.number;
+        }
+        if self.series.len() + 1 >= self.limit {
+            return OVERFLOW_SERIES;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        self.series.insert(key.clone(), Series { number, exists: false });
+        number
+    }
 }
 
-/// Points in the order in which their sets of attributes first came.
+/// Points in the order in which their series first came.
 struct Points<K> {
-    places: HashMap<K, usize>,
+    places: HashMap<u64, usize>,
     points: Vec<(K, i64)>,
 }
 
-impl<K: Clone + Eq + Hash> Points<K> {
+impl<K: Clone> Points<K> {
     fn new() -> Self {
         Self { places: HashMap::new(), points: Vec::new() }
     }
 
-    fn at(&mut self, key: K) -> Option<&mut i64> {
-        let place = *self.places.entry(key).or_insert_with_key(|key| {
+    /// The value of a series, which is 0 where it is new.
+    fn value(&mut self, number: u64, key: &K) -> Option<&mut i64> {
+        let place = *self.places.entry(number).or_insert_with(|| {
             self.points.push((key.clone(), 0));
             self.points.len() - 1
         });
@@ -62,26 +87,29 @@ impl<K: Clone + Eq + Hash> Points<K> {
 /// A gauge's stream: of points with the same attributes the last one counts.
 #[derive(Debug)]
 pub struct LastValues<K> {
-    places: Places<K>,
+    table: SeriesTable<K>,
     overflow: K,
 }
 
 impl<K: Clone + Eq + Hash> LastValues<K> {
-    /// A stream of so many points at most, beside the one of `overflow`.
+    /// A stream of so many points at most, the one of `overflow` among them.
     pub fn new(limit: Option<usize>, overflow: K) -> Self {
-        Self { places: Places::new(limit), overflow }
+        Self { table: SeriesTable::new(limit), overflow }
     }
 
-    /// The points that these become.
-    pub fn merge(&mut self, items: &[(K, i64)]) -> Vec<(K, i64)> {
-        self.places.assign(items.iter().map(|(key, _)| key));
+    /// The points that all that is visited becomes. It is visited twice.
+    pub fn merge(&mut self, mut visit: impl FnMut(&mut dyn FnMut(&K, i64))) -> Vec<(K, i64)> {
+        let Self { table, overflow } = self;
+        visit(&mut |key, _| table.keep(key));
+        table.remove_others();
         let mut points = Points::new();
-        for (key, value) in items {
-            let key = if self.places.held.contains(key) { key } else { &self.overflow };
-            if let Some(point) = points.at(key.clone()) {
-                *point = *value;
+        visit(&mut |key, value| {
+            let number = table.number(key);
+            let key = if number == OVERFLOW_SERIES { &*overflow } else { key };
+            if let Some(point) = points.value(number, key) {
+                *point = value;
             }
-        }
+        });
         points.points
     }
 }
@@ -92,48 +120,82 @@ impl<K: Clone + Eq + Hash> LastValues<K> {
 /// counter that has begun anew. So what it had counted stays in the sum for as long as there is another part.
 #[derive(Debug)]
 pub struct Sums<K> {
-    places: Places<K>,
+    table: SeriesTable<K>,
     overflow: K,
-    /// What each label set had counted, and the sum that it was part of.
-    parts: HashMap<Arc<EventLabels>, (K, u64)>,
-    /// What is in each sum of label sets that are gone from it.
-    gone: HashMap<K, u64>,
+    parts: HashMap<Arc<EventLabels>, Part>,
+    /// What is in each sum of label sets that are gone from it, by the number of its series.
+    gone: HashMap<u64, u64>,
+    round: u64,
+}
+
+/// What a label set had counted.
+#[derive(Debug)]
+struct Part {
+    /// The sum that it was part of.
+    series: u64,
+    count: u64,
+    /// The merging that last had it.
+    round: u64,
 }
 
 impl<K: Clone + Eq + Hash> Sums<K> {
-    /// A stream of so many points at most, beside the one of `overflow`.
+    /// A stream of so many points at most, the one of `overflow` among them.
     pub fn new(limit: Option<usize>, overflow: K) -> Self {
-        Self { places: Places::new(limit), overflow, parts: HashMap::new(), gone: HashMap::new() }
+        Self {
+            table: SeriesTable::new(limit),
+            overflow,
+            parts: HashMap::new(),
+            gone: HashMap::new(),
+            round: 0,
+        }
     }
 
-    /// The points that these become.
-    pub fn merge(&mut self, items: &[(Arc<EventLabels>, K, u64)]) -> Vec<(K, i64)> {
-        self.places.assign(items.iter().map(|(_, key, _)| key));
-        let mut before = std::mem::take(&mut self.parts);
-        for (labels, key, count) in items {
-            let key = if self.places.held.contains(key) { key } else { &self.overflow };
-            match before.remove(labels) {
-                // Counted on.
-                Some((known, counted)) if known == *key && counted <= *count => {}
-                Some((known, counted)) => *self.gone.entry(known).or_default() += counted,
-                None => {}
-            }
-            self.parts.insert(Arc::clone(labels), (key.clone(), *count));
-        }
-        for (key, counted) in before.into_values() {
-            *self.gone.entry(key).or_default() += counted;
-        }
+    /// The points that all that is visited becomes. It is visited twice.
+    pub fn merge(
+        &mut self,
+        mut visit: impl FnMut(&mut dyn FnMut(&Arc<EventLabels>, &K, u64)),
+    ) -> Vec<(K, i64)> {
+        self.round += 1;
+        let Self { table, overflow, parts, gone, round } = self;
+        let round = *round;
+        visit(&mut |_, key, _| table.keep(key));
+        table.remove_others();
         let mut points = Points::new();
-        for (labels, _, count) in items {
-            let Some((key, _)) = self.parts.get(labels) else { continue };
-            if let Some(point) = points.at(key.clone()) {
-                *point = point.saturating_add_unsigned(*count);
+        visit(&mut |labels, key, count| {
+            let series = table.number(key);
+            let key = if series == OVERFLOW_SERIES { &*overflow } else { key };
+            match parts.get_mut(labels) {
+                Some(part) => {
+                    // Else it is part of another sum now, or counts anew.
+                    if part.series != series || part.count > count {
+                        *gone.entry(part.series).or_default() += part.count;
+                    }
+                    *part = Part { series, count, round };
+                }
+                None => {
+                    parts.insert(Arc::clone(labels), Part { series, count, round });
+                }
             }
+            if let Some(point) = points.value(series, key) {
+                *point = point.saturating_add_unsigned(count);
+            }
+        });
+        parts.retain(|_, part| {
+            if part.round != round {
+                *gone.entry(part.series).or_default() += part.count;
+            }
+            part.round == round
+        });
+        if parts.capacity() > 4 * parts.len() {
+            parts.shrink_to(2 * parts.len());
         }
         let Points { places, mut points } = points;
-        self.gone.retain(|key, _| places.contains_key(key));
-        for (key, value) in &mut points {
-            *value = value.saturating_add_unsigned(self.gone.get(key).copied().unwrap_or_default());
+        gone.retain(|series, _| places.contains_key(series));
+        for (series, place) in places {
+            let (counted, point) = (gone.get(&series), points.get_mut(place));
+            if let (Some(counted), Some((_, value))) = (counted, point) {
+                *value = value.saturating_add_unsigned(*counted);
+            }
         }
         points
     }
@@ -147,7 +209,7 @@ mod tests {
     const OVERFLOW: &str = "overflow";
 
     fn gauges<'k>(stream: &mut LastValues<&'k str>, items: &[(&'k str, i64)]) -> Vec<(&'k str, i64)> {
-        let mut points = stream.merge(items);
+        let mut points = stream.merge(|each| items.iter().for_each(|(key, value)| each(key, *value)));
         points.sort_unstable();
         points
     }
@@ -159,7 +221,8 @@ mod tests {
 
     fn sums<'k>(stream: &mut Sums<&'k str>, items: &[(&str, &'k str, u64)]) -> Vec<(&'k str, i64)> {
         let items: Vec<_> = items.iter().map(|(part, key, count)| (labels(part), *key, *count)).collect();
-        let mut points = stream.merge(&items);
+        let mut points =
+            stream.merge(|each| items.iter().for_each(|(part, key, count)| each(part, key, *count)));
         points.sort_unstable();
         points
     }
@@ -173,7 +236,7 @@ mod tests {
 
     #[test]
     fn beyond_the_limit_there_is_one_point() {
-        let mut stream = LastValues::new(Some(2), OVERFLOW);
+        let mut stream = LastValues::new(Some(3), OVERFLOW);
         assert_eq!(gauges(&mut stream, &[("b", 1), ("c", 2)]), [("b", 1), ("c", 2)]);
         // Who has a place keeps it, whoever comes before.
         assert_eq!(
@@ -181,6 +244,22 @@ mod tests {
             [("b", 1), ("c", 2), (OVERFLOW, 7)]
         );
         assert_eq!(gauges(&mut stream, &[("a", 5), ("c", 2)]), [("a", 5), ("c", 2)]);
+    }
+
+    #[test]
+    fn the_one_for_all_beyond_the_limit_counts_too() {
+        for limit in 1..5 {
+            let (mut gauge, mut counter) =
+                (LastValues::new(Some(limit), OVERFLOW), Sums::new(Some(limit), OVERFLOW));
+            for _ in 0..2 {
+                let points = gauges(&mut gauge, &["a", "b", "c", "d", "e"].map(|key| (key, 1)));
+                assert_eq!((points.len(), points.last()), (limit, Some(&(OVERFLOW, 1))));
+                let points = sums(&mut counter, &["a", "b", "c", "d", "e"].map(|key| (key, key, 1)));
+                let rest = i64::try_from(6 - limit).unwrap();
+                assert_eq!((points.len(), points.last()), (limit, Some(&(OVERFLOW, rest))));
+            }
+            assert_eq!((gauge.table.series.len(), counter.table.series.len()), (limit - 1, limit - 1));
+        }
     }
 
     #[test]
@@ -207,7 +286,7 @@ mod tests {
 
     #[test]
     fn what_is_beyond_the_limit_is_added_up_and_does_not_fall_either() {
-        let mut stream = Sums::new(Some(1), OVERFLOW);
+        let mut stream = Sums::new(Some(2), OVERFLOW);
         let all = [("x", "a", 1), ("y", "b", 2), ("z", "c", 4)];
         assert_eq!(sums(&mut stream, &all), [("a", 1), (OVERFLOW, 6)]);
         // Another takes the place that has become free.

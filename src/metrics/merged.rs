@@ -51,28 +51,28 @@ impl Collection {
         for (ContainerStream { entry, stream }, merged) in
             merged_containers.iter().zip(&mut merged.containers)
         {
-            let mut items = Vec::new();
-            for container in &snapshot.containers.list {
-                let attributes = of_container(container, matches!(entry.value, ContainerValue::Info));
-                each_value(entry, self.encoding, container, |value, state| {
-                    let mut attributes = match state {
-                        Some(state) => with_state(&attributes, state),
-                        None => attributes.clone(),
-                    };
-                    attributes.retain(|attribute| stream.keeps(attribute.key.as_str()));
-                    items.push((attributes, value));
-                });
-            }
-            streams.push(merged.merge(&items));
+            streams.push(merged.merge(|each| {
+                for container in &snapshot.containers.list {
+                    let attributes = of_container(container, matches!(entry.value, ContainerValue::Info));
+                    each_value(entry, self.encoding, container, |value, state| {
+                        let mut attributes = match state {
+                            Some(state) => with_state(&attributes, state),
+                            None => attributes.clone(),
+                        };
+                        attributes.retain(|attribute| stream.keeps(attribute.key.as_str()));
+                        each(&attributes, value);
+                    });
+                }
+            }));
         }
         for (stream, merged) in merged_events.iter().zip(&mut merged.events) {
-            let mut items = Vec::new();
-            for event in &snapshot.events.list {
-                let mut attributes = of_event(&event.labels);
-                attributes.retain(|attribute| stream.keeps(attribute.key.as_str()));
-                items.push((Arc::clone(&event.labels), attributes, event.count));
-            }
-            streams.push(merged.merge(&items));
+            streams.push(merged.merge(|each| {
+                for event in &snapshot.events.list {
+                    let mut attributes = of_event(&event.labels);
+                    attributes.retain(|attribute| stream.keeps(attribute.key.as_str()));
+                    each(&event.labels, &attributes, event.count);
+                }
+            }));
         }
         streams
     }

@@ -9,6 +9,7 @@ use opentelemetry_sdk::metrics::{Instrument, Stream};
 use tokio::runtime::RuntimeMetrics;
 
 use super::catalog::{self, Kind, Metric};
+use super::merged::overflow;
 use super::process;
 use super::views::{Rules, Stream as ViewedStream};
 use crate::stats::{Counter, DurationSink, Stats};
@@ -22,14 +23,13 @@ pub fn room(push_readers: usize) -> usize {
     (3 * push_readers).max(16)
 }
 
-/// The view that gives the exporter's own streams room for so many series, or less where they have a limit. Room for
-/// the 2,000 of the SDK's own limit would be taken at once, for each instrument.
+/// The view that gives the exporter's own streams room for so many series. Room for the 2,000 of the SDK's own limit
+/// would be taken at once, for each instrument. A stream's own limit is kept to where it is observed.
 pub fn view(rules: &Rules, room: usize) -> impl Fn(&Instrument) -> Option<Stream> + Send + Sync + 'static {
     let streams: Vec<ViewedStream> = catalog::OWN.iter().flat_map(|metric| rules.streams(metric)).collect();
     move |instrument| {
         let stream = streams.iter().find(|stream| stream.name == instrument.name());
-        let limit = stream.and_then(|stream| stream.limit).map_or(room, |limit| limit.min(room));
-        let builder = Stream::builder().with_cardinality_limit(limit);
+        let builder = Stream::builder().with_cardinality_limit(room);
         match stream.and_then(ViewedStream::sdk_aggregation) {
             Some(aggregation) => builder.with_aggregation(aggregation).build().ok(),
             None => builder.build().ok(),
@@ -164,20 +164,27 @@ pub(super) fn counter(
     }
 }
 
-/// Observes with the attributes that the stream keeps. The SDK would not add up counts that become the same by that.
+/// Observes with the attributes that the stream keeps, as many series as it may have. The SDK would not add up counts
+/// that become the same by that, and its limit leaves out the series that stands for all others.
 fn observe_kept(
     stream: &ViewedStream,
     observer: &dyn AsyncInstrument<f64>,
     callback: &dyn Fn(&dyn AsyncInstrument<f64>),
 ) {
-    if stream.keys.is_none() {
+    if stream.keys.is_none() && stream.limit.is_none() {
         return callback(observer);
     }
     let observed = Observed::default();
     callback(&observed);
     let mut points: Vec<(Vec<KeyValue>, f64)> = Vec::new();
     for (attributes, value) in observed.0.into_inner().unwrap_or_else(PoisonError::into_inner) {
-        let attributes: Vec<_> = attributes.into_iter().filter(|a| stream.keeps(a.key.as_str())).collect();
+        let mut attributes: Vec<_> =
+            attributes.into_iter().filter(|a| stream.keeps(a.key.as_str())).collect();
+        // As in the SDK, the limit is not for what has no attributes.
+        let is_new = !attributes.is_empty() && points.iter().all(|(known, _)| *known != attributes);
+        if is_new && stream.limit.is_some_and(|limit| points.len() + 1 >= limit) {
+            attributes = overflow();
+        }
         match points.iter_mut().find(|(known, _)| *known == attributes) {
             Some((_, sum)) if stream.metric.kind == Kind::Counter => *sum += value,
             Some((_, last)) => *last = value,

@@ -50,22 +50,25 @@ impl MergedStreams {
         for (i, ((stream, merged), writer)) in
             streams.zip(&mut self.merged.containers).zip(&mut self.writers).enumerate()
         {
-            let mut items = Vec::new();
-            for container in containers {
-                let mut text = String::new();
-                writer.container(&mut text, container);
-                if let ContainerValue::Info = stream.entry.value {
-                    writer.info(&mut text, container);
-                }
-                collection.each_value(stream.entry, container, |value, state| {
-                    let mut text = text.clone();
-                    if let Some(state) = state.filter(|_| writer.keeps(STATE_LABEL)) {
-                        push_text(&mut text, STATE_LABEL, state);
+            let mut text = String::new();
+            let points = merged.merge(|each| {
+                for container in containers {
+                    text.clear();
+                    writer.container(&mut text, container);
+                    if let ContainerValue::Info = stream.entry.value {
+                        writer.info(&mut text, container);
                     }
-                    items.push((text, value));
-                });
-            }
-            texts.push(write(collection, collector, lines, i, &merged.merge(&items))?);
+                    let without_state = text.len();
+                    collection.each_value(stream.entry, container, |value, state| {
+                        text.truncate(without_state);
+                        if let Some(state) = state.filter(|_| writer.keeps(STATE_LABEL)) {
+                            push_text(&mut text, STATE_LABEL, state);
+                        }
+                        each(&text, value);
+                    });
+                }
+            });
+            texts.push(write(collection, collector, lines, i, &points)?);
         }
         Ok(texts)
     }
@@ -81,13 +84,15 @@ impl MergedStreams {
         let containers = collection.streams().merged_containers.len();
         let writers = self.writers.iter_mut().skip(containers);
         for (i, (merged, writer)) in self.merged.events.iter_mut().zip(writers).enumerate() {
-            let item = |event: &EventCount| {
-                let mut text = String::new();
-                writer.event(&mut text, &event.labels);
-                (Arc::clone(&event.labels), text, event.count)
-            };
-            let items: Vec<_> = events.iter().map(item).collect();
-            texts.push(write(collection, collector, lines, containers + i, &merged.merge(&items))?);
+            let mut text = String::new();
+            let points = merged.merge(|each| {
+                for event in events {
+                    text.clear();
+                    writer.event(&mut text, &event.labels);
+                    each(&event.labels, &text, event.count);
+                }
+            });
+            texts.push(write(collection, collector, lines, containers + i, &points)?);
         }
         Ok(texts)
     }
