@@ -309,3 +309,82 @@ fn a_healthcheck_asks_the_address_that_is_configured() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains(&address));
 }
+
+#[test]
+fn idle_clients_keep_out_nobody() {
+    let engine = FakeEngine::start().unwrap();
+    engine.add(Container::new("web"));
+    let exporter = Setup::new(&engine.host()).start();
+    let idle: Vec<TcpStream> = (0..600)
+        .map(|i| {
+            let mut stream = TcpStream::connect(exporter.address()).unwrap();
+            // Those that have been answered and stay, and those that have not finished a request.
+            let said = ["GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n", "GET / HT", ""][i % 3];
+            stream.write_all(said.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    let began = std::time::Instant::now();
+    for path in ["/-/healthy", "/-/ready", "/metrics", "/"] {
+        assert_eq!(exporter.get(path).unwrap().status, 200, "{path}");
+    }
+    assert!(began.elapsed() < SOON / 2, "{:?}", began.elapsed());
+    drop(idle);
+    assert_eq!(exporter.log().matches("no room for another connection").count(), 1);
+    exporter.stop();
+}
+
+#[test]
+fn clients_leave_file_descriptors_for_the_engine() {
+    let engine = FakeEngine::start().unwrap();
+    let id = engine.add(Container::new("web"));
+    let exporter = Setup::new(&engine.host()).open_files(128, 256).start();
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", exporter.pid())).unwrap();
+    let files: Vec<&str> =
+        limits.lines().find(|line| line.starts_with("Max open files")).unwrap().split_whitespace().collect();
+    assert_eq!(files[3..5], ["256", "256"]);
+    let mut idle: Vec<TcpStream> = Vec::new();
+    for _ in 0..300 {
+        idle.push(TcpStream::connect(exporter.address()).unwrap());
+    }
+    assert_eq!(exporter.get("/-/healthy").unwrap().status, 200);
+    // Every connection with the engine is made anew.
+    engine.vanish();
+    eventually(SOON, || match exporter.scrape().plain("docker_up") {
+        0.0 => Ok(()),
+        up => Err(up.to_string()),
+    });
+    engine.reopen().unwrap();
+    engine.act(&id, "pause", |container| container.status("paused"));
+    eventually(SOON, || match exporter.scrape().plain("docker_up") {
+        1.0 => Ok(()),
+        up => Err(up.to_string()),
+    });
+    let log = exporter.stop();
+    assert!(
+        log.contains("leaves room for fewer connections") && !log.contains("Too many open files"),
+        "{log}"
+    );
+}
+
+#[test]
+fn headers_take_little_memory_however_long_they_are() {
+    let engine = FakeEngine::start().unwrap();
+    let exporter = Setup::new(&engine.host()).start();
+    let before = exporter.rss();
+    let header = vec![b'x'; 400_000];
+    let clients: Vec<TcpStream> = (0..500)
+        .map(|_| {
+            let mut stream = TcpStream::connect(exporter.address()).unwrap();
+            stream.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
+            // It may be refused before all of it is taken.
+            let _ = stream.write_all(&header);
+            stream
+        })
+        .collect();
+    let grown = exporter.peak_rss().saturating_sub(before) / 1024 / 1024;
+    assert!(grown < 40, "{grown} MiB");
+    drop(clients);
+    exporter.stop();
+}

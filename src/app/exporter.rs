@@ -8,8 +8,9 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
+use super::descriptors;
 use super::error::StartError;
 use super::running::Readers;
 use crate::config::{Config, LogLevel};
@@ -27,18 +28,20 @@ pub struct Exporter {
     driver: Driver,
     readers: Readers,
     listener: Option<TcpListener>,
+    limits: Limits,
 }
 
 impl Exporter {
     /// Makes every part, so that whatever cannot work is known before anything runs. The daemon need not be
     /// there.
     pub async fn new(config: &Config) -> Result<Self, StartError> {
+        let open_files = descriptors::raise_limit();
         let (driver, readers) = parts(config)?;
         let listener = match &config.readers.pull {
             Some(pull) => Some(web::bind(&pull.host, pull.port).await.map_err(StartError::Bind)?),
             None => None,
         };
-        Ok(Self { driver, readers, listener })
+        Ok(Self { driver, readers, listener, limits: limits(config, open_files) })
     }
 
     /// Finds out whether [`new`](Self::new) would succeed, but for the address to listen on, and says what
@@ -59,7 +62,7 @@ impl Exporter {
         mut reloads: mpsc::Receiver<Config>,
         level: impl Fn(LogLevel),
     ) {
-        let Self { driver, mut readers, listener } = self;
+        let Self { driver, mut readers, listener, limits } = self;
         let watching = watch(driver, shutdown.clone());
         readers.start(&shutdown);
         let serving = listener.map(|listener| {
@@ -68,7 +71,7 @@ impl Exporter {
                 info!(%address, tls, "listening");
             }
             let (routes, security) = (Arc::clone(&readers.routes), readers.security.clone());
-            tokio::spawn(web::serve(listener, routes, security, Limits::default(), shutdown.clone(), DRAIN))
+            tokio::spawn(web::serve(listener, routes, security, limits, shutdown.clone(), DRAIN))
         });
         loop {
             tokio::select! {
@@ -84,6 +87,16 @@ impl Exporter {
             let _ = serving.await;
         }
     }
+}
+
+/// What clients may take, and a word where that is little.
+fn limits(config: &Config, open_files: Option<usize>) -> Limits {
+    let wanted = Limits::default();
+    let connections = descriptors::for_clients(open_files, wanted.connections, config);
+    if connections < wanted.connections {
+        warn!(connections, open_files, "the limit of open files leaves room for fewer connections");
+    }
+    Limits { connections, ..wanted }
 }
 
 /// Follows the daemon on a thread of its own, so that none of what an event passes on its way to its count has to

@@ -1,5 +1,6 @@
 //! The exporter as it runs: the parts put together, the readers that run, what a reload changes, logging.
 
+mod descriptors;
 mod error;
 mod exporter;
 pub mod logging;

@@ -3,7 +3,6 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
 use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -231,18 +230,37 @@ pub(crate) fn listen_address(text: &str) -> Result<(String, u16), Invalid> {
         .map_err(|_| invalid().hint("for example 127.0.0.1:8080, [::1]:8080 or :8080"))
 }
 
-/// The path of the exposition.
+/// The longest path of the exposition. A request's line and headers have a limit too.
+const LONGEST_PATH: usize = 1024;
+
+/// The path of the exposition: one that the router takes as it stands, and that every client sends as it stands.
 pub(crate) fn telemetry_path(text: &str) -> Result<String, Invalid> {
+    const HINT: &str =
+        "letters, digits and any of - . _ ~ ! $ & ' ( ) + , ; = : @ between slashes, for example /metrics";
     let invalid = || Invalid::value("not a path", text);
     if !text.starts_with('/') {
-        return Err(invalid().hint(format!("it begins with a slash: /{}", text.trim_start_matches('/'))));
+        let with_slash = format!("/{text}");
+        return Err(invalid().hint(match telemetry_path(&with_slash) {
+            Ok(_) => format!("it begins with a slash: {with_slash}"),
+            Err(_) => HINT.into(),
+        }));
     }
     if text == "/" || text.starts_with("/-/") {
         return Err(Invalid::value("a path that serves something else", text).hint("for example /metrics"));
     }
-    let plain = !text.contains(['?', '#', '{', '}', '*']);
-    if !plain || text.parse::<PathAndQuery>().is_err() {
-        return Err(invalid().hint("a path without query and wildcards, for example /metrics"));
+    if text.len() > LONGEST_PATH {
+        return Err(Invalid::new(format!("a path of more than {LONGEST_PATH} bytes")).hint(HINT));
+    }
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()+,;=:@".contains(c);
+    let mut segments = text[1..].split('/').peekable();
+    while let Some(segment) = segments.next() {
+        // A slash at the end is a path of its own.
+        let is_empty = segment.is_empty() && segments.peek().is_some();
+        // A colon at the beginning was a wildcard of the router's, which still refuses it.
+        let is_special = matches!(segment, "." | "..") || segment.starts_with(':');
+        if is_empty || is_special || !segment.chars().all(is_plain) {
+            return Err(invalid().hint(HINT));
+        }
     }
     Ok(text.to_owned())
 }

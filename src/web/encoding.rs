@@ -1,13 +1,6 @@
 //! What a client takes; and answers in parts, compressed or not.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use axum::http::{HeaderMap, header};
-use bytes::Bytes;
-use hyper::body::{Body, Frame, SizeHint};
 
 /// Whether the client takes gzip.
 pub(super) fn takes_gzip(headers: &HeaderMap) -> bool {
@@ -53,35 +46,6 @@ pub(super) fn takes_all_names(headers: &HeaderMap) -> bool {
         }
     }
     all > 0.0 && all >= classic
-}
-
-/// A body of a few parts that are there already, and so of a known length. Nothing of them is copied.
-pub(super) struct Parts(VecDeque<Bytes>);
-
-impl Parts {
-    pub(super) fn new(parts: impl IntoIterator<Item = Bytes>) -> Self {
-        Self(parts.into_iter().filter(|part| !part.is_empty()).collect())
-    }
-}
-
-impl Body for Parts {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        Poll::Ready(self.0.pop_front().map(|part| Ok(Frame::data(part))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.iter().map(|part| part.len() as u64).sum())
-    }
 }
 
 #[cfg(test)]

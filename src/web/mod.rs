@@ -11,6 +11,8 @@
 //! `/-/healthy` and `/-/ready` is for them only.
 
 mod auth;
+mod body;
+mod connections;
 mod encoding;
 mod page;
 mod security;
@@ -26,7 +28,6 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 use tracing::error;
 
@@ -36,9 +37,8 @@ use crate::metrics::labels::Names;
 use crate::readers::prometheus::{Exposition, PrometheusReader, content_type};
 use crate::stats::Stats;
 
-use self::encoding::Parts;
-
 use self::auth::Verdict;
+use self::body::{Holding, Parts};
 use self::page::View;
 use self::security::Current;
 
@@ -53,12 +53,12 @@ struct App {
     stats: Arc<Stats>,
     scrapes: Arc<Semaphore>,
     page: Arc<str>,
-    looks: Arc<Semaphore>,
+    page_requests: Arc<Semaphore>,
     docker_host: Arc<str>,
 }
 
-/// Who looks at the page at the same time, and is being told something new. More are told to come back.
-const LOOKS: usize = 16;
+/// Requests for what the page shows that are answered at the same time. More are told to come back.
+const MAX_PAGE_REQUESTS: usize = 16;
 
 /// The endpoints.
 pub fn router(
@@ -74,23 +74,27 @@ pub fn router(
         stats,
         scrapes: Arc::new(Semaphore::new(config.web.max_requests.min(Semaphore::MAX_PERMITS))),
         page: page::index(&config.web.telemetry_path).into(),
-        looks: Arc::new(Semaphore::new(LOOKS)),
+        page_requests: Arc::new(Semaphore::new(MAX_PAGE_REQUESTS)),
         docker_host: config.docker.host.as_str().into(),
     };
-    let router = Router::new()
-        .route(&config.web.telemetry_path, get(metrics))
+    let router = routes(&config.web.telemetry_path).with_state(app);
+    match security {
+        // Around everything, so that nobody learns which paths there are.
+        Some(security) => router.layer(middleware::from_fn_with_state(security, guard)),
+        None => router,
+    }
+}
+
+/// What is answered where. The configuration lets no path through that collides with another one.
+fn routes(telemetry_path: &str) -> Router<App> {
+    Router::new()
+        .route(telemetry_path, get(metrics))
         .route("/", get(index))
         .route("/-/page.css", get(|| async { asset("text/css; charset=utf-8", page::CSS) }))
         .route("/-/page.js", get(|| async { asset("text/javascript; charset=utf-8", page::JS) }))
         .route("/-/page.json", get(state))
         .route(HEALTHY, get(|| async { "up\n" }))
         .route(READY, get(ready))
-        .with_state(app);
-    match security {
-        // Around everything, so that nobody learns which paths there are.
-        Some(security) => router.layer(middleware::from_fn_with_state(security, guard)),
-        None => router,
-    }
 }
 
 /// Where a prober without a password asks.
@@ -144,27 +148,16 @@ async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
     };
     app.stats.scraped(true);
     let gzip = encoding::takes_gzip(&headers);
-    let mut length = None;
     let body = if gzip {
-        let parts = Parts::new(exposition.gzip());
-        length = hyper::body::Body::size_hint(&parts).exact();
-        Body::new(parts)
+        Body::new(Parts::new(exposition.gzip()))
     } else {
         Body::from_stream(futures_util::stream::iter(exposition.text()))
     };
-    // Held until the last byte is taken: clients that read slowly keep their answers in memory. What is mapped so
-    // no longer knows its length.
-    let body = body.map_frame(move |frame| {
-        let _ = &permit;
-        frame
-    });
-    let mut response = Response::new(Body::new(body));
+    // Clients that read slowly keep their answers in memory.
+    let mut response = Response::new(Body::new(Holding::new(body, permit)));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(names)));
     headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
-    if let Some(length) = length {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
     if gzip {
         headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
@@ -214,7 +207,7 @@ async fn state(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let Ok(permit) = Arc::clone(&app.looks).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&app.page_requests).try_acquire_owned() else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "too many look at the page at once\n");
         };
         let gzip = encoding::takes_gzip(&headers);
@@ -223,11 +216,7 @@ async fn state(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
         let Some(text) = written.ok().and_then(Result::ok) else {
             return plain(StatusCode::INTERNAL_SERVER_ERROR, "the state could not be written\n");
         };
-        let body = Parts::new([text.into()]).map_frame(move |frame| {
-            // Held until the last byte is taken.
-            let _ = &permit;
-            frame
-        });
+        let body = Holding::new(Parts::new([text.into()]), permit);
         let mut response = asset("application/json", Body::new(body));
         if gzip {
             response.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
@@ -252,4 +241,26 @@ async fn ready(State(app): State<App>) -> Response<Body> {
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
     (status, text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::values::telemetry_path;
+
+    proptest! {
+        #[test]
+        fn every_path_that_is_taken_is_one_of_the_router(
+            path in prop_oneof!["/[ -~]{0,8}", "(/[-:*{}.a%]{0,3}){1,4}", "/-/[a-z.]{0,12}", ".{0,12}"]
+        ) {
+            if let Ok(path) = telemetry_path(&path) {
+                // It panics for what it does not take.
+                let _ = routes(&path);
+                let uri: axum::http::Uri = path.parse().unwrap();
+                prop_assert_eq!(uri.path(), path);
+            }
+        }
+    }
 }

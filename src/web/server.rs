@@ -1,5 +1,6 @@
 //! Connections: accepted, encrypted where that is asked for, bounded in number and time, and let finish at the end.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
@@ -13,7 +14,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
@@ -22,23 +22,41 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::Security;
+use super::body::Holding;
+use super::connections::{Connection, Connections};
 
-/// What a client may take of the server.
+/// What clients may take of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// For a request's line and headers, and between the requests of a connection; before them for the TLS handshake.
     pub header: Duration,
+    /// For an answer as a whole, until its last byte is on its way.
+    pub answer: Duration,
     /// Without a byte taken by a client that is being answered.
     pub write: Duration,
-    /// Connections at once. Beyond that, new ones wait to be accepted.
+    /// Connections at once. Beyond that, the one that has been idle for longest is closed for a new one.
     pub connections: usize,
+    /// Where none is idle, one that has been answered for so long is closed.
+    pub answer_under_pressure: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header: Duration::from_secs(30), write: Duration::from_secs(30), connections: 512 }
+        Self {
+            header: Duration::from_secs(30),
+            answer: Duration::from_secs(30),
+            write: Duration::from_secs(30),
+            connections: 512,
+            answer_under_pressure: Duration::from_secs(5),
+        }
     }
 }
+
+/// A request's line and headers, in bytes. Those of browsers and of Prometheus are a few hundred.
+const MAX_HEADER_SIZE: usize = 16 * 1024;
+
+/// What is taken of an answer in advance, in bytes. An answer is over for its limits once the rest of it is taken.
+const MAX_UNSENT_SIZE: usize = 64 * 1024;
 
 /// After an accept has failed, for want of file descriptors perhaps.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -125,48 +143,56 @@ pub async fn serve(
     // Whether there is TLS does not change while the server runs.
     let encrypted = security.filter(|security| security.is_encrypted());
     let mut server = http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(limits.header);
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header)
+        .max_header_size(MAX_HEADER_SIZE)
+        .max_buf_size(MAX_UNSENT_SIZE);
     let graceful = GracefulShutdown::new();
-    let room = Arc::new(Semaphore::new(limits.connections));
+    let connections = Arc::new(Connections::new(limits.connections, limits.answer_under_pressure));
     loop {
         let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
-            accepted = accept(&listener, &room, limits.write) => accepted,
+            accepted = accept(&listener, &connections, limits.write) => accepted,
         };
-        let (stream, permit) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
-            }
-        };
-        let routes = Arc::clone(&routes);
-        let service = service_fn(move |request| TowerToHyperService::new(routes.current()).call(request));
+        let (stream, connection) = accepted;
+        let (routes, activity) = (Arc::clone(&routes), connection.activity());
+        let service = service_fn(move |request| {
+            let answering = activity.answer();
+            let answered = TowerToHyperService::new(routes.current()).call(request);
+            async move { Ok::<_, Infallible>(answered.await?.map(|body| Holding::new(body, answering))) }
+        });
         let (server, watcher) = (server.clone(), graceful.watcher());
         let (encrypted, shutdown) = (encrypted.clone(), shutdown.clone());
         tokio::spawn(async move {
-            let ended = match encrypted {
-                None => watcher.watch(server.serve_connection(TokioIo::new(stream), service)).await,
-                Some(security) => {
-                    let accepted = tokio::select! {
-                        // Nothing has been asked yet, so nothing is left unanswered.
-                        () = shutdown.cancelled() => return,
-                        accepted = timeout(limits.header, handshake(&security, stream)) => accepted,
-                    };
-                    match accepted {
-                        Ok(Ok(stream)) => {
-                            watcher.watch(server.serve_connection(TokioIo::new(stream), service)).await
-                        }
-                        Ok(Err(error)) => return debug!(%error, "a TLS handshake failed"),
-                        Err(_) => return debug!("a TLS handshake took too long"),
-                    }
+            let served = async {
+                let Some(security) = encrypted else {
+                    return watcher
+                        .watch(server.serve_connection(TokioIo::new(stream), service))
+                        .await
+                        .map_err(|error| error.to_string());
+                };
+                let accepted = tokio::select! {
+                    // Nothing has been asked yet, so nothing is left unanswered.
+                    () = shutdown.cancelled() => return Ok(()),
+                    accepted = timeout(limits.header, handshake(&security, stream)) => accepted,
+                };
+                match accepted {
+                    Ok(Ok(stream)) => watcher
+                        .watch(server.serve_connection(TokioIo::new(stream), service))
+                        .await
+                        .map_err(|error| error.to_string()),
+                    Ok(Err(error)) => Err(format!("the TLS handshake failed: {error}")),
+                    Err(_) => Err("the TLS handshake took too long".to_owned()),
                 }
             };
-            if let Err(error) = ended {
-                debug!(%error, "a connection ended early");
+            let ended = tokio::select! {
+                ended = served => ended,
+                why = connection.must_close(limits.answer) => Err(why.to_owned()),
+            };
+            if let Err(why) = ended {
+                debug!(why, "a connection ended early");
             }
-            drop(permit);
         });
     }
     drop(listener);
@@ -183,30 +209,50 @@ async fn handshake(security: &Arc<Security>, stream: Stream) -> io::Result<TlsSt
     TlsAcceptor::from(Arc::clone(config)).accept(stream).await
 }
 
+/// The next connection, with its place among the others.
 async fn accept(
     listener: &TcpListener,
-    room: &Arc<Semaphore>,
+    connections: &Arc<Connections>,
     write_timeout: Duration,
-) -> io::Result<(Stream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(room).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, _) = listener.accept().await?;
-    stream.set_nodelay(true)?;
+) -> (Stream, Connection) {
+    let mut has_failed = false;
+    let stream = loop {
+        match listener.accept().await {
+            Ok((stream, _)) => break stream,
+            // The client has gone already.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) => {
+                // It may take long until file descriptors are free again: that is said once.
+                if !std::mem::replace(&mut has_failed, true) {
+                    warn!(%error, "cannot accept a connection; trying again");
+                }
+                connections.close_longest_idle();
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    };
+    // A matter of speed only.
+    let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(write_timeout));
-    Ok((Box::pin(stream), permit))
+    (Box::pin(stream), connections.admit().await)
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use axum::http::Response;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::task::JoinHandle;
     use tokio::time::Instant;
 
     use super::*;
+    use crate::web::body::Parts;
 
     const SHORT: Duration = Duration::from_millis(200);
     const LONG: Duration = Duration::from_secs(10);
+    const HUGE: usize = 64 * 1024 * 1024;
 
     async fn start(limits: Limits) -> (SocketAddr, CancellationToken, JoinHandle<()>) {
         start_with(limits, None).await
@@ -221,7 +267,7 @@ mod tests {
         let router = Router::new()
             .route("/", get(|| async { "hello" }))
             .route("/slow", get(|| async { tokio::time::sleep(SHORT).await }))
-            .route("/endless", get(|| async { vec![0; 64 * 1024 * 1024] }));
+            .route("/endless", get(async || Response::new(Body::new(Parts::new([vec![0; HUGE].into()])))));
         let shutdown = CancellationToken::new();
         let served = tokio::spawn(serve(
             listener,
@@ -319,13 +365,131 @@ mod tests {
         assert!(began.elapsed() < LONG / 2, "the drain waited for a client that does not read");
     }
 
+    const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    /// A connection on which something has been said.
+    async fn connect(address: SocketAddr, said: &[u8]) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        stream
+    }
+
+    /// Whether a new client is answered, and how long it takes.
+    async fn ask(address: SocketAddr) -> Duration {
+        let began = Instant::now();
+        let mut stream = connect(address, b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+        let said = until_closed(&mut stream).await;
+        assert!(said.ends_with(b"hello"), "{}", String::from_utf8_lossy(&said));
+        began.elapsed()
+    }
+
     #[tokio::test]
-    async fn connections_beyond_the_limit_wait_for_their_turn() {
-        let (address, ..) = start(Limits { connections: 1, header: SHORT, ..Limits::default() }).await;
-        let _first = TcpStream::connect(address).await.unwrap();
-        let mut second = TcpStream::connect(address).await.unwrap();
-        second.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
-        assert!(until_closed(&mut second).await.ends_with(b"hello"));
+    async fn whoever_has_been_idle_for_longest_gives_way() {
+        let limits = Limits { connections: 4, ..Limits::default() };
+        // Each way to keep a connection without being answered.
+        for begun in [&b""[..], b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ", REQUEST] {
+            let (address, ..) = start(limits).await;
+            let mut idle = Vec::new();
+            for _ in 0..limits.connections {
+                idle.push(connect(address, begun).await);
+                tokio::time::sleep(SHORT / 4).await;
+            }
+            let took = ask(address).await;
+            assert!(took < LONG / 5, "{took:?} beside {}", String::from_utf8_lossy(begun));
+            // The first has been closed, and the last has not.
+            until_closed(&mut idle.remove(0)).await;
+            let mut last = idle.pop().unwrap();
+            last.write_all(b"\r\n\r\n").await.unwrap();
+            assert!(timeout(SHORT, until_closed(&mut last)).await.is_err() || begun != REQUEST);
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_has_not_finished_a_handshake_gives_way() {
+        let limits = Limits { connections: 2, ..Limits::default() };
+        let (address, ..) = start_encrypted(limits).await;
+        let mut first = connect(address, b"\x16\x03\x01\x02\x00\x01").await;
+        let _second = connect(address, b"").await;
+        let _third = connect(address, b"").await;
+        let began = Instant::now();
+        until_closed(&mut first).await;
+        assert!(began.elapsed() < LONG / 5, "{:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn whoever_is_being_answered_does_not_give_way_at_once() {
+        let (address, ..) = start(Limits { connections: 2, ..Limits::default() }).await;
+        let slow = b"GET /slow HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let mut answered = [connect(address, slow).await, connect(address, slow).await];
+        let took = ask(address).await;
+        assert!(took >= SHORT / 2, "{took:?}");
+        for stream in &mut answered {
+            assert!(until_closed(stream).await.starts_with(b"HTTP/1.1 200"));
+        }
+    }
+
+    #[tokio::test]
+    async fn without_an_idle_one_whoever_takes_longest_for_an_answer_gives_way() {
+        let limits = Limits { connections: 2, answer_under_pressure: SHORT, ..Limits::default() };
+        let (address, ..) = start(limits).await;
+        let endless = b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n";
+        let _unread = [connect(address, endless).await, connect(address, endless).await];
+        let took = ask(address).await;
+        assert!(took < LONG / 5, "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_has_a_time_of_its_own_however_it_is_read() {
+        let (address, ..) = start(Limits { answer: SHORT, ..Limits::default() }).await;
+        let mut stream = connect(address, b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        let (began, mut taken) = (Instant::now(), 0);
+        let mut some = [0; 1024];
+        // Slowly, but never so slowly that no byte would be taken for a while.
+        while let Ok(count @ 1..) = stream.read(&mut some).await {
+            taken += count;
+            assert!(began.elapsed() < LONG, "still being answered after {taken} bytes");
+            if began.elapsed() < SHORT * 2 {
+                tokio::time::sleep(SHORT / 50).await;
+            }
+        }
+        assert!(taken < HUGE, "all of it was sent");
+        // A connection that is used again has the time anew.
+        let mut stream = connect(address, REQUEST).await;
+        for _ in 0..3 {
+            tokio::time::sleep(SHORT / 2).await;
+            let count = stream.read(&mut some).await.unwrap();
+            assert!(some[..count].ends_with(b"hello"));
+            stream.write_all(REQUEST).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn headers_have_a_size() {
+        let (address, ..) = start(Limits::default()).await;
+        let request = |line: usize, header: usize| {
+            let (line, header) = ("x".repeat(line), "x".repeat(header));
+            format!("GET /?{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Long: {header}\r\n\r\n")
+        };
+        let mut within = connect(address, request(7000, 7000).as_bytes()).await;
+        assert!(until_closed(&mut within).await.starts_with(b"HTTP/1.1 200"));
+        for (line, header) in [(1, MAX_HEADER_SIZE), (MAX_HEADER_SIZE, 1), (9000, 9000)] {
+            let mut beyond = connect(address, request(line, header).as_bytes()).await;
+            let said = until_closed(&mut beyond).await;
+            assert!(
+                said.starts_with(b"HTTP/1.1 431"),
+                "{line}, {header}: {}",
+                String::from_utf8_lossy(&said)
+            );
+        }
+        // Nor is more taken of one that has no end.
+        let mut endless = TcpStream::connect(address).await.unwrap();
+        let mut taken = 0;
+        let sent = timeout(LONG, async {
+            while endless.write_all(&[b'x'; 1024]).await.is_ok() {
+                taken += 1024;
+            }
+        });
+        sent.await.expect("all of a header without an end is taken");
     }
 
     #[tokio::test]

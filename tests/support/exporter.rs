@@ -75,6 +75,8 @@ pub(crate) struct Setup {
     file: bool,
     env: Vec<(String, String)>,
     arguments: Vec<String>,
+    /// The soft and the hard limit of open files.
+    open_files: Option<(u32, u32)>,
 }
 
 impl Setup {
@@ -85,7 +87,7 @@ impl Setup {
             "meter_provider": {"readers": [{"pull": {"exporter": {"prometheus/development": {"host": "127.0.0.1"}}}}]},
             "docker": {"host": docker_host},
         });
-        Self { config, file: true, env: Vec::new(), arguments: Vec::new() }
+        Self { config, file: true, env: Vec::new(), arguments: Vec::new(), open_files: None }
     }
 
     /// Without a file: of the configuration only the engine and the address are left.
@@ -120,6 +122,12 @@ impl Setup {
         self
     }
 
+    /// Limits of open files, a soft and a hard one.
+    pub(crate) fn open_files(mut self, soft: u32, hard: u32) -> Self {
+        self.open_files = Some((soft, hard));
+        self
+    }
+
     /// Starts the program, and does not wait.
     pub(crate) fn spawn(mut self) -> Exporter {
         let directory = tempfile::Builder::new().prefix("exporter-test-").tempdir().unwrap();
@@ -131,7 +139,16 @@ impl Setup {
         std::fs::write(&config, serde_json::to_string_pretty(&self.config).unwrap()).unwrap();
         let log = directory.path().join("log");
         let output = File::create(&log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_docker-state-exporter"));
+        let program = env!("CARGO_BIN_EXE_docker-state-exporter");
+        let mut command = match self.open_files {
+            None => Command::new(program),
+            Some((soft, hard)) => {
+                let mut shell = Command::new("sh");
+                let script = format!("ulimit -Sn {soft}; ulimit -Hn {hard}; exec \"$0\" \"$@\"");
+                shell.args(["-c", &script, program]);
+                shell
+            }
+        };
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("OTEL_")) {
             command.env_remove(name);
         }
