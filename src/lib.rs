@@ -9,6 +9,7 @@ pub mod docker;
 pub mod files;
 pub mod inventory;
 pub mod metrics;
+pub mod output;
 pub mod readers;
 pub mod stats;
 pub mod tls;

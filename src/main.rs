@@ -1,19 +1,20 @@
 //! The program: arguments and configuration, run, exit code.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use docker_state_exporter::app::{Exporter, logging};
+use docker_state_exporter::app::signals::Signals;
+use docker_state_exporter::app::{Exporter, blocking, logging};
 use docker_state_exporter::cli::{self, Command, Settings};
 use docker_state_exporter::commands::{healthcheck, once};
 use docker_state_exporter::config::{self, Config};
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tokio::time::timeout;
+use tracing::{error, warn};
 
 /// Gives memory back. The C library's own keeps what a scrape of many short-lived label sets once took, and
 /// musl's, in the static binary, makes threads wait for each other.
@@ -23,24 +24,53 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// Something cannot be done that is needed at the start. Arguments and configuration end with 2, a signal with 0.
 const FAILED: u8 = 1;
 
+/// For what is under way when the program ends. What takes longer hangs.
+const ABANDON: Duration = Duration::from_secs(1);
+
+/// For reading the configuration again, before the log says that it takes long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 fn main() -> ExitCode {
-    let command = match cli::from_process() {
-        Ok(command) => command,
-        Err(exit) => return exit.print(),
+    // First of all, so that a signal ends it whatever hangs; the first process of a container ignores it otherwise.
+    let signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&format!("cannot listen for signals: {error}")),
     };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start the runtime: {error}")),
     };
+    let code = runtime.block_on(execute(signals));
+    runtime.shutdown_timeout(ABANDON);
+    logging::flush();
+    code
+}
+
+async fn execute(signals: Signals) -> ExitCode {
+    let shutdown = signals.shutdown.clone();
+    let command = tokio::select! {
+        () = shutdown.cancelled() => return ExitCode::from(FAILED),
+        command = blocking(cli::from_process) => command,
+    };
+    let command = match command {
+        Ok(command) => command,
+        Err(exit) => return exit.print(),
+    };
+    let ends_in_order = matches!(command, Command::Run(_));
+    tokio::select! {
+        () = shutdown.cancelled(), if !ends_in_order => ExitCode::from(FAILED),
+        code = perform(command, signals) => code,
+    }
+}
+
+async fn perform(command: Command, signals: Signals) -> ExitCode {
     match command {
-        Command::Run(settings) => runtime.block_on(run(*settings)),
-        Command::Check { name, settings } => runtime.block_on(check(&name, &settings)),
-        Command::Once { settings, timeout, output } => {
-            runtime.block_on(once(&settings, timeout, output.as_deref()))
-        }
-        Command::Completions(shell) => print(&cli::completions(shell)),
-        Command::Schema => print(config::schema().as_bytes()),
-        Command::Healthcheck { url } => match runtime.block_on(healthcheck::check(&url)) {
+        Command::Run(settings) => run(*settings, signals).await,
+        Command::Check { name, settings } => blocking(move || check(&name, &settings)).await,
+        Command::Once { settings, timeout, output } => once(*settings, timeout, output).await,
+        Command::Completions(shell) => blocking(move || print(&cli::completions(shell))).await,
+        Command::Schema => blocking(|| print(config::schema().as_bytes())).await,
+        Command::Healthcheck { url } => match healthcheck::check(&url).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => fail(&why),
         },
@@ -48,7 +78,7 @@ fn main() -> ExitCode {
 }
 
 /// Whether the exporter would start, and what is in effect, as a file that says so.
-async fn check(name: &str, settings: &Settings) -> ExitCode {
+fn check(name: &str, settings: &Settings) -> ExitCode {
     let web = match Exporter::check(&settings.config) {
         Ok(web) => web,
         Err(error) => return fail(&format!("{name}: {error}")),
@@ -64,20 +94,22 @@ async fn check(name: &str, settings: &Settings) -> ExitCode {
     print(text.as_bytes())
 }
 
-async fn once(settings: &Settings, timeout: Duration, output: Option<&Path>) -> ExitCode {
-    let (_guard, _) = logging::begin(settings.config.log_level, settings.log_format);
+async fn once(settings: Settings, timeout: Duration, output: Option<PathBuf>) -> ExitCode {
+    logging::begin(settings.config.log_level, settings.log_format);
     let seen = match once::once(&settings.config, timeout).await {
         Ok(seen) => seen,
         Err(error) => return fail(&error.to_string()),
     };
-    let printed = match output {
-        Some(path) => match once::replace(path, &seen.text) {
+    let (text, complete) = (seen.text, seen.complete);
+    let written = blocking(move || match output {
+        Some(path) => match once::replace(&path, &text) {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => fail(&why),
         },
-        None => print(&seen.text),
-    };
-    if seen.complete {
+        None => print(&text),
+    });
+    let printed = written.await;
+    if complete {
         return printed;
     }
     fail(&format!(
@@ -104,70 +136,55 @@ fn runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(1).max_blocking_threads(8).enable_all().build()
 }
 
-async fn run(settings: Settings) -> ExitCode {
-    let (guard, level) = logging::begin(settings.config.log_level, settings.log_format);
+async fn run(settings: Settings, signals: Signals) -> ExitCode {
+    let Signals { shutdown, reloads } = signals;
+    let level = logging::begin(settings.config.log_level, settings.log_format);
     for warning in &settings.warnings {
         warn!("{warning}");
     }
-    let exporter = match Exporter::new(&settings.config).await {
+    let exporter = tokio::select! {
+        () = shutdown.cancelled() => return ExitCode::SUCCESS,
+        exporter = Exporter::new(&settings.config) => exporter,
+    };
+    let exporter = match exporter {
         Ok(exporter) => exporter,
         Err(error) => {
-            drop(guard);
+            // Before what comes after them.
+            logging::flush();
             return fail(&error.to_string());
         }
     };
-    let shutdown = CancellationToken::new();
-    let (reload, reloads) = mpsc::channel(1);
-    if let Err(error) = on_signals(shutdown.clone()).and_then(|()| on_hangup(reload)) {
-        drop(guard);
-        return fail(&format!("cannot listen for signals: {error}"));
-    }
-    exporter.run(shutdown, reloads, |log_level| level.set(log_level)).await;
+    let (reload, configs) = mpsc::channel(1);
+    tokio::spawn(read_again(reloads, reload));
+    exporter.run(shutdown, configs, |log_level| level.set(log_level)).await;
     ExitCode::SUCCESS
 }
 
-/// Cancels on SIGTERM and SIGINT. A second signal ends the process at once.
-fn on_signals(shutdown: CancellationToken) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut received = async move || {
-        tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        }
-    };
-    tokio::spawn(async move {
-        let name = received().await;
-        info!(signal = name, "ending");
-        shutdown.cancel();
-        let name = received().await;
-        error!(signal = name, "ending at once");
-        std::process::exit(i32::from(FAILED));
-    });
-    Ok(())
-}
-
-/// Reads the configuration again on SIGHUP, by the same arguments and environment.
-fn on_hangup(reload: mpsc::Sender<Config>) -> std::io::Result<()> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            let settings = match cli::from_process() {
-                Ok(Command::Run(settings)) => settings,
-                Ok(_) => continue,
-                Err(exit) => {
-                    error!(why = exit.text, "the configuration cannot be used; nothing has changed");
-                    continue;
-                }
-            };
-            for warning in &settings.warnings {
-                warn!("{warning}");
+/// Reads the configuration again when it is asked for, by the same arguments and environment.
+async fn read_again(mut reloads: mpsc::Receiver<()>, reload: mpsc::Sender<Config>) {
+    while reloads.recv().await.is_some() {
+        let mut reading = pin!(blocking(cli::from_process));
+        let read = match timeout(PATIENCE, &mut reading).await {
+            Ok(read) => read,
+            Err(_) => {
+                warn!("the configuration takes long to be read; until then nothing changes");
+                reading.await
             }
-            // Nobody takes it any more at the end.
-            let _ = reload.send(settings.config).await;
+        };
+        let settings = match read {
+            Ok(Command::Run(settings)) => settings,
+            Ok(_) => continue,
+            Err(exit) => {
+                error!(why = exit.text, "the configuration cannot be used; nothing has changed");
+                continue;
+            }
+        };
+        for warning in &settings.warnings {
+            warn!("{warning}");
         }
-    });
-    Ok(())
+        // Nobody takes it any more at the end.
+        let _ = reload.send(settings.config).await;
+    }
 }
 
 fn fail(message: &str) -> ExitCode {

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use super::blocking::blocking;
 use super::descriptors;
 use super::error::StartError;
 use super::running::Readers;
@@ -22,6 +23,9 @@ use crate::web::{self, Limits};
 
 /// For requests that are being answered at the end.
 const DRAIN: Duration = Duration::from_secs(3);
+
+/// For all that has to end. What takes longer hangs, and is left behind.
+const END: Duration = Duration::from_secs(6);
 
 /// Everything that runs, not yet begun.
 pub struct Exporter {
@@ -36,7 +40,9 @@ impl Exporter {
     /// there.
     pub async fn new(config: &Config) -> Result<Self, StartError> {
         let open_files = descriptors::raise_limit();
-        let (driver, readers) = parts(config)?;
+        let settings = config.clone();
+        // It reads files, which may be on a mount that hangs.
+        let (driver, readers) = blocking(move || parts(&settings)).await?;
         let listener = match &config.readers.pull {
             Some(pull) => Some(web::bind(&pull.host, pull.port).await.map_err(StartError::Bind)?),
             None => None,
@@ -80,11 +86,16 @@ impl Exporter {
                 Some(config) = reloads.recv() => readers.reload(config, &shutdown, &level).await,
             }
         }
-        // None fails: a panic in a part is logged by the panic hook, and there is nothing left to save.
-        let _ = watching.await;
-        readers.ended().await;
-        if let Some(serving) = serving {
-            let _ = serving.await;
+        let ended = async {
+            // None fails: a panic has ended the process.
+            let _ = watching.await;
+            readers.ended().await;
+            if let Some(serving) = serving {
+                let _ = serving.await;
+            }
+        };
+        if tokio::time::timeout(END, ended).await.is_err() {
+            warn!("something does not end within {END:?}; ending without it");
         }
     }
 }
@@ -102,7 +113,8 @@ fn limits(config: &Config, open_files: Option<usize>) -> Limits {
 /// Follows the daemon on a thread of its own, so that none of what an event passes on its way to its count has to
 /// wake another one; hundreds of health probes a second cost mostly that. And no export or scrape is in its way.
 fn watch(driver: Driver, shutdown: CancellationToken) -> JoinHandle<()> {
-    match Builder::new_current_thread().enable_all().build() {
+    // Few threads for what may hang, however often it is tried.
+    match Builder::new_current_thread().max_blocking_threads(4).enable_all().build() {
         Ok(own) => tokio::task::spawn_blocking(move || {
             own.block_on(driver.run(shutdown));
             // Not waiting for a name that is still being looked up.

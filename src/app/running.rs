@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use opentelemetry_sdk::Resource;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::blocking::blocking;
 use super::error::StartError;
 use super::reload::{self, Plan};
 use crate::config::{Config, LogLevel, Periodic};
 use crate::readers::otlp::{Ended, PushReader};
 use crate::readers::prometheus::PrometheusReader;
-use crate::readers::{self, Observed};
+use crate::readers::{self, Observed, ReaderError};
 use crate::web::{self, Routes, Security};
 
 /// For the last exports.
@@ -45,10 +47,7 @@ impl Readers {
     /// Makes all of them.
     pub(crate) fn new(config: &Config, observed: Observed) -> Result<Self, StartError> {
         let resource = readers::resource(config);
-        let mut made = Vec::new();
-        for periodic in &config.readers.periodic {
-            made.push(PushReader::new(config, periodic, &resource, &observed)?);
-        }
+        let made = push_readers(config, &config.readers.periodic, &resource, &observed)?;
         let pull = config.readers.pull.as_ref();
         let pull = pull.map(|pull| PrometheusReader::new(config, pull, &resource, &observed));
         let pull = pull.transpose()?.map(Arc::new);
@@ -77,7 +76,7 @@ impl Readers {
     /// Waits until all have ended.
     pub(crate) async fn ended(self) {
         for running in self.running {
-            // A panic in it has been logged.
+            // A panic in it has ended the process.
             let _ = running.task.await;
         }
     }
@@ -126,7 +125,7 @@ impl Readers {
             }
             (_, None) => None,
         };
-        let (mut made, mut kept) = (Vec::new(), Vec::new());
+        let (mut missing, mut kept) = (Vec::new(), Vec::new());
         for periodic in &config.readers.periodic {
             let is_same = |(i, running): (usize, &Running)| {
                 (running.periodic == *periodic && !kept.contains(&i)).then_some(i)
@@ -134,11 +133,16 @@ impl Readers {
             let reads_files = reload::reads_files(periodic);
             match self.running.iter().enumerate().find_map(is_same).filter(|_| same && !reads_files) {
                 Some(i) => kept.push(i),
-                None => {
-                    made.push(PushReader::new(&config, periodic, &resource, &self.observed)?);
-                }
+                None => missing.push(periodic.clone()),
             }
         }
+        // It reads files, which may be on a mount that hangs.
+        let (whole, observed) = (config.clone(), self.observed.clone());
+        let make = move || push_readers(&whole, &missing, &resource, &observed);
+        let mut made = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            made = blocking(make) => made?,
+        };
 
         self.routes.replace(router(&config, pull.as_ref(), &self.observed, self.security.as_ref()));
         self.pull = pull;
@@ -164,6 +168,15 @@ impl Readers {
         self.start(shutdown);
         Ok(())
     }
+}
+
+fn push_readers(
+    config: &Config,
+    readers: &[Periodic],
+    resource: &Resource,
+    observed: &Observed,
+) -> Result<Vec<PushReader>, ReaderError> {
+    readers.iter().map(|periodic| PushReader::new(config, periodic, resource, observed)).collect()
 }
 
 /// What is answered. Without a pull reader nobody asks.

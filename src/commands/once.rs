@@ -54,7 +54,7 @@ pub async fn once(config: &Config, timeout: Duration) -> Result<Seen, StartError
     let complete = stats.up.get();
     let text = reader.containers_only().map_err(StartError::Reader);
     shutdown.cancel();
-    // It does not fail; a panic has been logged.
+    // It does not fail: a panic has ended the process.
     let _ = watching.await;
     Ok(Seen { text: text?, complete })
 }

@@ -62,7 +62,11 @@ impl Client {
     /// The same daemon over new connections, with the API version agreed on anew: it may have been replaced by
     /// another one since.
     pub(super) async fn connect(&self, config: &config::Docker) -> Result<Self, String> {
-        let fresh = Self::new(config).map_err(|error| error.to_string())?;
+        // It reads certificates, which may be on a mount that hangs.
+        let settings = config.clone();
+        let fresh = tokio::task::spawn_blocking(move || Self::new(&settings));
+        let fresh = self.within(async { fresh.await.map_err(|error| error.to_string()) }).await?;
+        let fresh = fresh.map_err(|error| error.to_string())?;
         let version = fresh.within(async { fresh.bollard.version().await.map_err(plain) }).await?;
         let newest = version.api_version.as_deref().and_then(parse_version);
         let oldest = version.min_api_version.as_deref().and_then(parse_version);

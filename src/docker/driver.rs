@@ -1,12 +1,10 @@
 //! Carries the watcher's actions out, and brings back what comes of them.
 
 use std::collections::HashSet;
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Buf, Bytes, BytesMut};
-use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
@@ -40,9 +38,6 @@ const LOGGED_ODDITIES: usize = 1000;
 /// How often it is said that the daemon still cannot be followed, for the same reason and for another.
 const REMINDER: Duration = Duration::from_secs(300);
 const OTHER_REASON: Duration = Duration::from_secs(10);
-
-/// Before a watch that a defect has ended begins anew.
-const PAUSE_AFTER_DEFECT: Duration = Duration::from_secs(1);
 
 /// Follows a daemon and keeps the inventory true to it.
 pub struct Driver {
@@ -86,19 +81,8 @@ impl Driver {
         })
     }
 
-    /// Follows the daemon until it is told to stop. A defect that ends the watch begins it anew.
+    /// Follows the daemon until it is told to stop.
     pub async fn run(mut self, shutdown: CancellationToken) {
-        while AssertUnwindSafe(self.follow(&shutdown)).catch_unwind().await.is_err() {
-            self.stats.up.set(false);
-            // The new watch does not know what the last one has seen.
-            self.stats.event_gaps.increment();
-            self.writer.withhold();
-            self.carry_out(Action::Close);
-            tokio::time::sleep(PAUSE_AFTER_DEFECT).await;
-        }
-    }
-
-    async fn follow(&mut self, shutdown: &CancellationToken) {
         let mut watcher = Watcher::new(self.settings.clone(), Instant::now().into_std());
         let mut actions = Vec::new();
         let mut input = Input::Tick;

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, header};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::auth::{Gate, Verdict};
@@ -20,6 +22,9 @@ use crate::files;
 
 /// From one look at the files to the next.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// For a look at the files, while a request waits for it.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The file, and what is in effect of it.
 pub struct Security {
@@ -97,8 +102,8 @@ impl Security {
         };
         if is_time {
             let security = Arc::clone(self);
-            // It does not panic; if it did, what is in effect would stay so.
-            let _ = tokio::task::spawn_blocking(move || security.look()).await;
+            // On a mount that hangs a file takes for ever; then what is in effect stays so.
+            let _ = timeout(PATIENCE, spawn_blocking(move || security.look())).await;
         }
         self.last()
     }

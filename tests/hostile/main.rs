@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests")]
 
+mod ending;
 mod files;
+mod hung_mount;
 mod program;
 #[path = "../support/mod.rs"]
 mod support;

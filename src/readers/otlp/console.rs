@@ -5,7 +5,9 @@ use std::io::Write;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use prost::Message;
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::NonBlocking;
+
+use crate::output::{self, Flush};
 
 use super::retry::{Again, Answer, Failure};
 
@@ -16,18 +18,13 @@ const WAITING_REQUESTS: usize = 64;
 /// Standard output.
 pub(super) struct Console {
     output: NonBlocking,
-    /// What waits is written when this is dropped.
-    _guard: WorkerGuard,
+    _flush: Flush,
 }
 
 impl Console {
     pub(super) fn new() -> Self {
-        let (output, guard) = NonBlockingBuilder::default()
-            .lossy(true)
-            .buffered_lines_limit(WAITING_REQUESTS)
-            .thread_name("console")
-            .finish(std::io::stdout());
-        Self { output, _guard: guard }
+        let (output, flush) = output::writer(std::io::stdout(), "console", WAITING_REQUESTS);
+        Self { output, _flush: flush }
     }
 
     pub(super) fn send(&mut self, message: &[u8]) -> Result<Answer, Failure> {

@@ -1,0 +1,86 @@
+//! SIGTERM and SIGINT end the process, SIGHUP has the configuration read again.
+//!
+//! They are listened to on a thread of its own, so that they count whatever hangs elsewhere: a file on a mount that
+//! is dead, an output that nobody reads, a defect.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use super::logging;
+
+/// From the first signal to the end, whatever hangs. Docker kills after ten seconds.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// The exit code where the process is ended by a second signal, or at the deadline.
+const FORCED: i32 = 1;
+
+/// What signals ask for.
+pub struct Signals {
+    /// Cancelled by the first SIGTERM or SIGINT. The next one ends the process at once.
+    pub shutdown: CancellationToken,
+    /// One message for each SIGHUP; while one waits to be taken, another adds nothing.
+    pub reloads: mpsc::Receiver<()>,
+}
+
+impl Signals {
+    /// Listens from now on.
+    pub fn listen() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let shutdown = CancellationToken::new();
+        let (reload, reloads) = mpsc::channel(1);
+        let (endings, hangup) = {
+            let _context = runtime.enter();
+            (Endings::new()?, signal(SignalKind::hangup())?)
+        };
+        let token = shutdown.clone();
+        std::thread::Builder::new().name("signals".into()).spawn(move || {
+            runtime.block_on(async {
+                tokio::join!(end(endings, token), pass_on(hangup, reload));
+            });
+        })?;
+        Ok(Self { shutdown, reloads })
+    }
+}
+
+struct Endings {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Endings {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+async fn end(mut endings: Endings, shutdown: CancellationToken) {
+    let signal = endings.next().await;
+    info!(signal, "ending");
+    shutdown.cancel();
+    match tokio::time::timeout(DEADLINE, endings.next()).await {
+        Ok(signal) => error!(signal, "ending at once"),
+        Err(_) => error!("something hangs; ending without it"),
+    }
+    logging::flush();
+    std::process::exit(FORCED);
+}
+
+async fn pass_on(mut hangup: Signal, reload: mpsc::Sender<()>) {
+    while hangup.recv().await.is_some() {
+        // Where one waits already, it will read what there is now.
+        let _ = reload.try_send(());
+    }
+}
