@@ -12,7 +12,7 @@ use fake_engine::{Container, Endpoint, FakeEngine};
 
 use crate::Error;
 use crate::exporter::{Exporter, Protocol, Push, nginx};
-use crate::plot;
+use crate::plot::{self, Line};
 use crate::process::Memory;
 use crate::quantiles::Quantiles;
 use crate::report::{Goal, print_goals};
@@ -50,17 +50,17 @@ pub(crate) struct Arguments {
 
 /// What was measured at one number of containers. CPU times are in microseconds.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Costs {
-    pub(crate) containers: usize,
+struct Costs {
+    containers: usize,
     series: usize,
     gzip_bytes: usize,
     calls: usize,
     scrape_ms: f64,
     nginx_ms: f64,
-    pub(crate) unchanged: f64,
+    unchanged: f64,
     nginx_cpu: f64,
-    pub(crate) one_changed: f64,
-    pub(crate) all_changed: f64,
+    one_changed: f64,
+    all_changed: f64,
     /// After every container has been renamed, so that every line of its is another.
     all_renamed: f64,
     /// By transport: its name, microseconds a point, and the size of an export on the wire.
@@ -71,9 +71,28 @@ pub(crate) struct Costs {
 
 impl Costs {
     /// CPU of one export with gRPC and gzip, in microseconds.
-    pub(crate) fn export(&self) -> f64 {
+    fn export(&self) -> f64 {
         self.otlp.last().map_or(f64::NAN, |(_, a_point, _)| a_point * self.points as f64)
     }
+}
+
+/// CPU time of a scrape and of an export.
+fn lines(all: &[Costs]) -> [Line; 4] {
+    let line = |name, colour, of: fn(&Costs) -> f64| Line {
+        name,
+        colour,
+        points: all
+            .iter()
+            .map(|costs| (costs.containers as f64, of(costs)))
+            .filter(|(_, y)| y.is_finite() && *y > 0.0)
+            .collect(),
+    };
+    [
+        line("scrape, all changed", "#c0392b", |costs| costs.all_changed),
+        line("export, gRPC and gzip", "#8e44ad", Costs::export),
+        line("scrape, one changed", "#d68910", |costs| costs.one_changed),
+        line("scrape, nothing changed", "#1e8449", |costs| costs.unchanged),
+    ]
 }
 
 /// What is measured at the reference number only.
@@ -127,7 +146,7 @@ pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Error> {
     let binary = std::fs::metadata(&arguments.exporter)?.len();
     print(&all, &load, binary);
     if let Some(path) = &arguments.plot {
-        std::fs::write(path, plot::draw(&all))?;
+        std::fs::write(path, plot::draw(&lines(&all)))?;
     }
     Ok(())
 }

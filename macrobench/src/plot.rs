@@ -2,8 +2,6 @@
 
 use std::fmt::Write;
 
-use crate::costs::Costs;
-
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 420.0;
 /// Around the axes; at the right there is room for the lines' names.
@@ -13,33 +11,14 @@ const TOP: f64 = 40.0;
 const BOTTOM: f64 = 50.0;
 
 /// A line: its name, its colour, and the CPU time by the number of containers.
-struct Line {
-    name: &'static str,
-    colour: &'static str,
-    points: Vec<(f64, f64)>,
+pub(crate) struct Line {
+    pub(crate) name: &'static str,
+    pub(crate) colour: &'static str,
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// CPU time of a scrape and of an export, both axes logarithmic: what grows with the containers is a straight
-/// line, what does not is flat.
-pub(crate) fn draw(all: &[Costs]) -> String {
-    let line = |name, colour, of: fn(&Costs) -> f64| Line {
-        name,
-        colour,
-        points: all
-            .iter()
-            .map(|costs| (costs.containers as f64, of(costs)))
-            .filter(|(_, y)| y.is_finite() && *y > 0.0)
-            .collect(),
-    };
-    picture(&[
-        line("scrape, all changed", "#c0392b", |costs| costs.all_changed),
-        line("export, gRPC and gzip", "#8e44ad", Costs::export),
-        line("scrape, one changed", "#d68910", |costs| costs.one_changed),
-        line("scrape, nothing changed", "#1e8449", |costs| costs.unchanged),
-    ])
-}
-
-fn picture(lines: &[Line]) -> String {
+/// The picture, both axes logarithmic: what grows with the containers is a straight line, what does not is flat.
+pub(crate) fn draw(lines: &[Line]) -> String {
     let all = || lines.iter().flat_map(|line| line.points.iter().copied());
     let (x_low, x_high) = decades(all().map(|(x, _)| x));
     let (y_low, y_high) = decades(all().map(|(_, y)| y));
@@ -162,13 +141,13 @@ mod tests {
             Line { name: "steep", colour: "blue", points: vec![(100.0, 50.0), (10_000.0, 5_000.0)] },
             Line { name: "nothing", colour: "green", points: Vec::new() },
         ];
-        let svg = picture(&lines);
+        let svg = draw(&lines);
         assert_eq!(svg.matches("<circle").count(), 4);
         assert!(svg.contains(">flat<") && svg.contains(">steep<") && !svg.contains(">nothing<"));
         for tick in ["100<", "1,000<", "10,000<", "10 µs<", "10 ms<"] {
             assert!(svg.contains(tick), "{tick}: {svg}");
         }
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
-        assert!(!picture(&[]).contains("NaN"));
+        assert!(!draw(&[]).contains("NaN"));
     }
 }
