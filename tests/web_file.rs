@@ -5,6 +5,7 @@
 use std::path::Path;
 
 use docker_state_exporter::config::{ClientAuth, Pem, Version, WebFile, from_web_yaml};
+use proptest::prelude::*;
 
 const ALICE: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
 
@@ -139,6 +140,16 @@ fn what_is_wrong_is_told_with_place_and_hint() {
             "basic_auth_users: [a]".into(),
             "1:19: basic_auth_users: not a mapping: a list\nhint: keys with values are expected here",
         ),
+        (
+            "basic_auth_users: secret".into(),
+            "1:19: basic_auth_users: not a mapping: a value that is not shown\nhint: keys with values are expected \
+             here",
+        ),
+        (
+            "tls_server_config: {cert_file: a, key_file: '-----BEGIN PRIVATE KEY-----'}".into(),
+            "1:45: tls_server_config.key_file: PEM text where a path is expected; it is not shown\nhint: key takes \
+             the text itself",
+        ),
     ] {
         let error = read(&text).unwrap_err();
         assert_eq!(error, format!("/etc/web.yaml:{expected}"), "of {text}");
@@ -152,5 +163,119 @@ fn what_is_wrong_is_told_with_place_and_hint() {
     ] {
         let error = read(&tls(more)).unwrap_err();
         assert!(error.contains("\nhint: ") && error.contains(expected), "{error}");
+    }
+}
+
+/// Every kind of protection, and secrets: the key's text, and what of the hash nobody may see.
+const PROTECTED: &str = "tls_server_config:
+  cert: CERTIFICATE
+  key: |
+    -----BEGIN PRIVATE KEY-----
+    5ecret5ecret5ecret
+    -----END PRIVATE KEY-----
+  client_auth_type: RequireAndVerifyClientCert
+  client_ca_file: ca.crt
+  min_version: TLS13
+  client_allowed_sans:
+    - prometheus.example.com
+basic_auth_users:
+  alice: $2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi
+  bob: '$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi'
+http_server_config:
+  headers:
+    X-Frame-Options: DENY
+";
+const SECRETS: [&str; 2] = ["5ecret5", "QOauhQNb"];
+
+#[test]
+fn a_file_that_is_cut_off_anywhere_takes_no_protection_away() {
+    let (whole, _) = read(PROTECTED).unwrap();
+    assert!(whole.protection_lost_in(&whole).is_empty());
+    let mut accepted = 0;
+    for end in 0..PROTECTED.len() {
+        let Ok((cut, _)) = read(&PROTECTED[..end]) else { continue };
+        if !whole.protection_lost_in(&cut).is_empty() {
+            continue;
+        }
+        accepted += 1;
+        let tls = cut.tls.unwrap();
+        assert_eq!(tls.client_auth, ClientAuth::RequireAndVerifyClientCert, "{end}");
+        assert_eq!((tls.min_version, tls.client_allowed_sans.len()), (Version::Tls13, 1), "{end}");
+        assert!(cut.users.contains_key("alice"), "{end}");
+    }
+    // Without the second user, and without the headers.
+    assert!(accepted > 0);
+    let nothing = WebFile::default();
+    assert_eq!(whole.protection_lost_in(&nothing), ["passwords (basic_auth_users)", "TLS"]);
+    assert!(nothing.protection_lost_in(&whole).is_empty());
+}
+
+/// A file in which lines are moved, taken out and come twice, and bytes are others.
+fn mutated() -> impl Strategy<Value = String> {
+    let lines: Vec<&str> = PROTECTED.lines().collect();
+    let moved = prop::collection::vec(0..lines.len(), 1..lines.len());
+    let bytes =
+        prop::collection::vec((any::<prop::sample::Index>(), "[-{}\\[\\],'\"#|>%@` \n\tx0é\u{1F433}]"), 0..4);
+    let indents = prop::collection::vec(0..8_usize, lines.len());
+    let keeps_order = any::<bool>();
+    (moved, bytes, indents, keeps_order).prop_map(move |(mut chosen, bytes, indents, keeps_order)| {
+        if keeps_order {
+            chosen.sort_unstable();
+        }
+        let indented = |i: usize| match indents[i] {
+            0 => format!("  {}", lines[i]),
+            1 => lines[i].trim_start().to_owned(),
+            _ => lines[i].to_owned(),
+        };
+        let mut text: Vec<String> = chosen
+            .into_iter()
+            .map(indented)
+            .collect::<Vec<_>>()
+            .join("\n")
+            .chars()
+            .map(String::from)
+            .collect();
+        for (at, replaced) in bytes {
+            let at = at.index(text.len());
+            // Lines stay lines, and get no colon: what makes a key of a secret shows it.
+            if text[at] != "\n" {
+                text[at] = replaced;
+            }
+        }
+        text.concat()
+    })
+}
+
+/// What is said of a file, whatever it is: a place for each thing that is wrong, and no secret.
+fn check(text: &str) -> Result<(), TestCaseError> {
+    let Err(error) = read(text) else { return Ok(()) };
+    for line in error.lines().filter(|line| !line.starts_with("hint: ")) {
+        let place = line.strip_prefix("/etc/web.yaml:").and_then(|place| {
+            let mut numbers = place.splitn(3, ':');
+            let mut number = || numbers.next()?.parse::<usize>().ok();
+            number().zip(number())
+        });
+        prop_assert!(place.is_some(), "no place in {:?} of {:?}", line, text);
+    }
+    for secret in SECRETS {
+        prop_assert!(!error.contains(secret), "{} in {:?} of {:?}", secret, error, text);
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_in_the_file_is_told_with_a_place_and_without_secrets(text in mutated()) {
+        check(&text)?;
+    }
+
+    #[test]
+    fn arbitrary_text_is_told_with_a_place(text in any::<String>()) {
+        check(&text)?;
+    }
+
+    #[test]
+    fn arbitrary_yaml_is_told_with_a_place(text in "[-a-z:{}\\[\\]&*!|>'\"%@`#,? \n]{0,60}") {
+        check(&text)?;
     }
 }

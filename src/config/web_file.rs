@@ -9,8 +9,9 @@ use http::{HeaderName, HeaderValue};
 use rustls::{CipherSuite, NamedGroup};
 
 use super::decode::{Decoder, Field, Section};
+use super::error::listed;
 use super::error::{Error, Invalid};
-use super::values::{choice, header_value};
+use super::values::{self, header_value};
 use super::yaml;
 
 /// What the file says.
@@ -41,6 +42,36 @@ impl WebFile {
             names => format!("{what}: {}", names.join(", ")),
         };
         format!("{tls}; {}; {}", listed("users", &users), listed("headers", &headers))
+    }
+}
+
+impl WebFile {
+    /// What protects the server by this file, and would not by `next`.
+    ///
+    /// A file that is cut off, or whose writer failed, often is a valid file that asks for less.
+    pub fn protection_lost_in(&self, next: &Self) -> Vec<&'static str> {
+        let mut lost = Vec::new();
+        if !self.users.is_empty() && next.users.is_empty() {
+            lost.push("passwords (basic_auth_users)");
+        }
+        match (&self.tls, &next.tls) {
+            (Some(tls), Some(next)) => {
+                let (auth, next_auth) = (tls.client_auth, next.client_auth);
+                let asks_less = auth.is_mandatory() && !next_auth.is_mandatory();
+                if asks_less || (auth.verifies() && !next_auth.verifies()) {
+                    lost.push("clients' certificates (client_auth_type)");
+                }
+                if !tls.client_allowed_sans.is_empty() && next.client_allowed_sans.is_empty() {
+                    lost.push("clients' names (client_allowed_sans)");
+                }
+                if next.min_version < tls.min_version {
+                    lost.push("the oldest version of TLS (min_version)");
+                }
+            }
+            (Some(_), None) => lost.push("TLS"),
+            (None, _) => {}
+        }
+        lost
     }
 }
 
@@ -171,7 +202,8 @@ pub fn from_web_yaml(name: &Path, text: &str) -> Result<(WebFile, Vec<String>), 
     let decoder = Decoder::new(&shown);
     let root = yaml::parse_verbatim(&shown, text).map_err(Error::new)?;
     let base = name.parent().unwrap_or(Path::new(""));
-    let file = decoder.root(&root).section(|top| {
+    // A line at the wrong place may be one of a key: no value is repeated but where that is harmless.
+    let file = decoder.root(&root).secret().section(|top| {
         let (headers, http2) = top.field("http_server_config").section(http).unwrap_or_default();
         if http2 == Some(true) {
             top.field("http_server_config")
@@ -209,7 +241,6 @@ fn http(section: &Section<'_>) -> (Vec<(HeaderName, HeaderValue)>, Option<bool>)
 
 fn user(name: &str, field: &Field<'_>) -> Option<(String, String)> {
     const HINT: &str = "make one with: htpasswd -nBC 10 \"\"";
-    let field = field.clone().secret();
     if name.is_empty() || name.contains(':') {
         field.problem(Invalid::value("not a user's name", name).hint("not empty, and without a colon"));
         return None;
@@ -233,17 +264,21 @@ fn user(name: &str, field: &Field<'_>) -> Option<(String, String)> {
 }
 
 fn tls(section: &Section<'_>, base: &Path) -> Option<ServerTls> {
-    let path = |text: &str| match text {
-        "" => Err(Invalid::value("not a path", text).hint("leave the key out")),
-        _ => Ok(Pem::File(base.join(text))),
-    };
     let pem = |inline: Field<'_>, file: Field<'_>, names: [&str; 2]| {
+        let path = |text: &str| match text {
+            "" => Err(Invalid::value("not a path", text).hint("leave the key out")),
+            _ if text.contains("-----BEGIN") => {
+                let message = "PEM text where a path is expected; it is not shown";
+                Err(Invalid::new(message).hint(format!("{} takes the text itself", names[0])))
+            }
+            _ => Ok(Pem::File(base.join(text))),
+        };
         if inline.is_given() && file.is_given() {
             file.problem(
                 Invalid::new(format!("{} and {} are both given", names[0], names[1])).hint("one of them"),
             );
         }
-        let text = inline.secret().parse(|text| Ok(Pem::Inline(text.to_owned())));
+        let text = inline.parse(|text| Ok(Pem::Inline(text.to_owned())));
         let file = file.parse(path);
         text.or(file)
     };
@@ -255,7 +290,7 @@ fn tls(section: &Section<'_>, base: &Path) -> Option<ServerTls> {
     let auth = match auth_field.string() {
         // As the toolkit takes it.
         None | Some("") => ClientAuth::NoClientCert,
-        Some(_) => auth_field.choice("a kind of client authentication", &CLIENT_AUTH)?,
+        Some(_) => auth_field.parse(|text| choice(text, "a kind of client authentication", &CLIENT_AUTH))?,
     };
     if client_ca.is_some() && auth == ClientAuth::NoClientCert {
         section.whole().problem(
@@ -273,8 +308,7 @@ fn tls(section: &Section<'_>, base: &Path) -> Option<ServerTls> {
     let sans = list(&sans_field, |text| match text {
         "" => Err(Invalid::value("not a name", text).hint("a DNS name, an IP address or a URI")),
         _ if text.contains('@') && !text.contains("://") => {
-            Err(Invalid::value("e-mail addresses are not compared", text)
-                .hint("a DNS name, an IP address or a URI"))
+            Err(Invalid::new("e-mail addresses are not compared").hint("a DNS name, an IP address or a URI"))
         }
         _ => Ok(text.to_owned()),
     });
@@ -305,8 +339,8 @@ fn tls(section: &Section<'_>, base: &Path) -> Option<ServerTls> {
     if section.is_empty() {
         return None;
     }
-    for (part, name) in [(&certificate, "cert_file"), (&key, "key_file")] {
-        if part.is_none() {
+    for [inline, name] in [["cert", "cert_file"], ["key", "key_file"]] {
+        if !section.field(inline).is_given() && !section.field(name).is_given() {
             section.whole().problem(Invalid::new(format!("TLS without {name}")).hint(format!("add {name}")));
         }
     }
@@ -321,6 +355,14 @@ fn tls(section: &Section<'_>, base: &Path) -> Option<ServerTls> {
         cipher_suites,
         curve_preferences,
         prefer_server_cipher_suites,
+    })
+}
+
+/// The one of `choices` whose name `text` is.
+fn choice<T: Copy>(text: &str, what: &str, choices: &[(&'static str, T)]) -> Result<T, Invalid> {
+    values::choice(text, what, choices).map_err(|_| {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        Invalid::new(format!("not {what}; it is not shown")).hint(format!("one of {}", listed(&names)))
     })
 }
 

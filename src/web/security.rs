@@ -1,8 +1,8 @@
 //! `web.config_file`: read at the start, and again when it or a file that it names has changed.
 //!
 //! Whether one has is looked at when a connection or a request comes, once a second at most; while nobody comes,
-//! nothing is done. A file that cannot be used changes nothing: what was read last stays in effect, and the log says
-//! why, once for each state of the files.
+//! nothing is done. A file that cannot be used, or that asks for less protection, changes nothing: what was read last
+//! stays in effect, and the log says why, once for each state of the files.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -69,6 +69,9 @@ impl Security {
         for warning in warnings {
             warn!("{warning}");
         }
+        if current.file.users.is_empty() && current.tls.is_none() {
+            warn!("{}: asks for neither TLS nor a password: everybody is answered", path.display());
+        }
         if !current.file.users.is_empty() && current.tls.is_none() {
             warn!("{}: passwords without TLS can be read on their way", path.display());
         }
@@ -126,11 +129,17 @@ impl Security {
                 None => watch.stamps.push(stamp),
             }
         }
-        let is_encrypted = self.last().tls.is_some();
-        let read = read.and_then(|read| match (is_encrypted, read.tls.is_some()) {
-            (true, false) => Err("TLS cannot be given up while the server runs".to_owned()),
-            (false, true) => Err("TLS cannot begin while the server runs".to_owned()),
-            _ => Ok(read),
+        let last = self.last();
+        let read = read.and_then(|read| {
+            let lost = last.file.protection_lost_in(&read.file);
+            if !lost.is_empty() {
+                let lost = lost.join(", ");
+                return Err(format!("{lost} cannot be given up while the server runs; that needs a restart"));
+            }
+            if last.tls.is_none() && read.tls.is_some() {
+                return Err("TLS cannot begin while the server runs; that needs a restart".to_owned());
+            }
+            Ok(read)
         });
         match read {
             Ok(read) => {
@@ -172,7 +181,14 @@ fn read(path: &Path) -> (Result<Current, String>, Vec<Stamp>, Vec<String>) {
     let text = files::read_text(path).map_err(|error| {
         format!("{}: cannot be read: {error}\nhint: web.config_file names it", path.display())
     });
-    let file = text.and_then(|text| from_web_yaml(path, &text).map_err(|error| error.to_string()));
+    let file = text.and_then(|text| {
+        if says_nothing(&text) {
+            // More often the rest of a write that failed than a wish.
+            let hint = "write {} into it where nothing is to be asked for, or leave web.config_file out";
+            return Err(format!("{}: is empty\nhint: {hint}", path.display()));
+        }
+        from_web_yaml(path, &text).map_err(|error| error.to_string())
+    });
     match file {
         Ok((file, warnings)) => {
             let mut all = own;
@@ -183,6 +199,11 @@ fn read(path: &Path) -> (Result<Current, String>, Vec<Stamp>, Vec<String>) {
         }
         Err(why) => (Err(why), own, Vec::new()),
     }
+}
+
+/// Whether there are comments at the most.
+fn says_nothing(text: &str) -> bool {
+    text.lines().map(str::trim).all(|line| line.is_empty() || line == "---" || line.starts_with('#'))
 }
 
 /// The file itself, and then those that it names.
