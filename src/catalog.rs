@@ -223,6 +223,12 @@ pub const EVENT_GAPS: Metric = counter(
     "{gap}",
     "Reconnects to the daemon across which events may have been missed.",
 );
+/// How often an event's own label set was one too many.
+pub const EVENT_OVERFLOWS: Metric = counter(
+    "docker_state_exporter.event_overflows",
+    "{event}",
+    "Events that were counted as `overflow`, because there were as many label sets as `events.limit` lets be.",
+);
 /// What the daemon said that could not be read.
 pub const UNREADABLE: Metric = counter(
     "docker_state_exporter.unreadable",
@@ -290,6 +296,7 @@ pub const OWN: &[Metric] = &[
     INSPECTS,
     EVENT_STREAMS,
     EVENT_GAPS,
+    EVENT_OVERFLOWS,
     UNREADABLE,
     EVENT_APPLY,
     SCRAPES,

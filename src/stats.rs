@@ -26,6 +26,8 @@ pub struct Stats {
     pub event_streams: Counter,
     /// Reconnects across which events may have been missed.
     pub event_gaps: Counter,
+    /// Events that were counted under the label set for all beyond the limit.
+    pub event_overflows: Counter,
     /// Events, list entries and fields that could not be read.
     pub unreadable: Counter,
     /// Scrapes that were answered.

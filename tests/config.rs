@@ -218,6 +218,7 @@ fn every_key_has_its_effect() {
             start_at_zero: vec!["oom".into(), "health_status: unhealthy".into()],
             labels: Filter::new(&["*"], &["secret.*"]),
             retention: Duration::from_secs(5),
+            limit: 3000,
             log: false,
         },
         web: config::Web {

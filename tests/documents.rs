@@ -89,6 +89,8 @@ fn metrics_md() -> String {
          - A count belongs to its labels, not to a container's id: a container that is created anew under the same \
          name goes on from it. It is dropped `events.retention` after its last event, unless a container of that \
          name still exists.\n\
+         - Label sets beyond `events.limit` are counted as one, with `overflow` as `event` and `type`. Those that exist \
+         with 0 for a known container are beside the limit.\n\
          - Podman's actions are counted under Docker's names.\n\n\
          ## The exporter about itself\n\n\
          These have Prometheus' own suffixes on `/metrics`, whatever translation the metrics above have.\n\n\

@@ -990,6 +990,106 @@ fn a_hundred_thousand_short_lives_leave_no_trace_in_memory() {
     scene.end();
 }
 
+#[test]
+fn two_hundred_thousand_commands_in_one_container_are_counted_in_bounded_memory() {
+    let _machine = alone();
+    const COMMANDS: u64 = 200_000;
+    const LIMIT: u64 = 20_000;
+    let engine = FakeEngine::start().unwrap();
+    let id = engine.add(Container::new("builder"));
+    let scene = Scene::start(&engine, setup(&engine));
+    engine.emit(engine.event("exec_start: sh", &id));
+    scene.wait_count("exec_start: sh", "builder", 1);
+    let before = scene.exporter.rss();
+    let counted = |scrape: &Exposition| {
+        let events = scrape.series("docker_events");
+        let of = |event: &str| {
+            let found = events.iter().filter(|(labels, _)| labels["event"].starts_with(event));
+            found.fold((0, 0.0), |(series, sum), (_, value)| (series + 1, sum + value))
+        };
+        let ((series, sum), (_, overflow)) = (of("exec_start: step-"), of("overflow"));
+        (series, sum, overflow)
+    };
+    for number in 0..COMMANDS {
+        engine.emit(engine.event(&format!("exec_start: /opt/step-{number}.sh --fast"), &id));
+        if number % 10 == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+        // What was told never goes back.
+        if number % 50_000 == 0 {
+            scene.scrape();
+        }
+    }
+    let is_over = |text: &str| {
+        let wanted = format!("docker_state_exporter_event_overflows_total {}\n", COMMANDS + 1 - LIMIT);
+        if text.contains(&wanted) { Ok(()) } else { Err(format!("not yet {wanted}")) }
+    };
+    // Not parsed each time: there are many.
+    eventually(LONG, || {
+        thread::sleep(Duration::from_millis(200));
+        is_over(&scene.exporter.scrape_text())
+    });
+    let scrape = scene.scrape();
+    // One place has the first command. Each other is counted.
+    assert_eq!(counted(&scrape), (LIMIT - 1, (LIMIT - 1) as f64, (COMMANDS + 1 - LIMIT) as f64));
+    assert_eq!(count(&scrape, "exec_start: sh", "builder"), Some(1.0));
+    // Zeros are beside the limit.
+    engine.create(Container::new("other"));
+    scene.wait_count("oom", "other", 0);
+    let after = scene.exporter.rss();
+    println!(
+        "{before} bytes before, {after} after {COMMANDS} commands, {} at most",
+        scene.exporter.peak_rss()
+    );
+    assert!(after < before + (10 << 20), "{before} bytes before, {after} after");
+    assert_eq!(scene.logged("more label sets of events than events.limit"), 1);
+    assert_eq!(engine.skipped(), 0);
+    scene.end();
+}
+
+#[test]
+fn a_container_that_is_made_anew_with_labels_that_look_the_same_goes_on_from_its_counts() {
+    let _machine = shared();
+    let engine = FakeEngine::start().unwrap();
+    let setup = setup(&engine).set("/events/labels", serde_json::json!({"included": ["*"]}));
+    let with = |labels: &[(&str, &str)]| {
+        labels.iter().fold(Container::new("web"), |container, (key, value)| container.label(key, value))
+    };
+    let lives: [&[(&str, &str)]; 5] = [
+        &[("a.b", "1"), ("K", "2"), ("empty", "")],
+        &[("a_b", "1"), ("k", "2")],
+        &[("A-B", "1"), ("k", "2"), ("other.empty", "")],
+        &[("a.b", "1"), ("K", "2"), ("empty", "")],
+        &[("a/b", "1"), ("K", "2")],
+    ];
+    let mut id = engine.create(with(lives[0]));
+    let scene = Scene::start(&engine, setup);
+    let image = scene.scrape().series(STATUS).into_keys().next().unwrap()["image"].clone();
+    let shown = |action| {
+        labels([
+            ("event", action),
+            ("type", "container"),
+            ("name", "web"),
+            ("image", &image),
+            ("container_label_a_b", "1"),
+            ("container_label_k", "2"),
+        ])
+    };
+    for (life, next) in lives.iter().skip(1).enumerate() {
+        // The scrape is parsed strictly: no series is there twice.
+        engine.act(&id, "oom", |c| c.oom_killed(true));
+        let wanted = life as f64 + 1.0;
+        scene.wait(|scrape| is("oom", scrape.find("docker_events", &shown("oom"))?, wanted));
+        engine.destroy(&id);
+        scene.wait_gone(BACK, "web");
+        id = engine.create(with(next));
+        scene.wait_status(BACK, "web", RUNNING);
+        scene.wait(|scrape| is("oom", scrape.find("docker_events", &shown("oom"))?, wanted));
+        scene.wait(|scrape| is("create", scrape.find("docker_events", &shown("create"))?, wanted));
+    }
+    scene.end();
+}
+
 /// Resident memory once no trace of the past is left in what is shown.
 #[track_caller]
 fn rest(scene: &Scene<'_>) -> u64 {

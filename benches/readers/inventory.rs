@@ -28,7 +28,8 @@ pub(crate) struct Inventory {
 impl Inventory {
     pub(crate) fn new(count: usize) -> Self {
         let retention = Duration::from_secs(86_400);
-        let (writer, reader) = inventory::new(EventPolicy { retention, start_at_zero: Vec::new() });
+        let (writer, reader) =
+            inventory::new(EventPolicy { retention, start_at_zero: Vec::new(), limit: usize::MAX });
         let containers: Vec<Container> = (0..count).map(container).collect();
         writer.replace(containers.iter().cloned().map(Arc::new).collect(), &[]);
         for container in &containers {

@@ -37,8 +37,11 @@ pub async fn once(config: &Config, timeout: Duration) -> Result<Seen, StartError
     let mut config = config.clone();
     config.events.start_at_zero.clear();
     let stats = Arc::new(Stats::default());
-    let (writer, inventory) =
-        inventory::new(EventPolicy { retention: config.events.retention, start_at_zero: Vec::new() });
+    let (writer, inventory) = inventory::new(EventPolicy {
+        retention: config.events.retention,
+        start_at_zero: Vec::new(),
+        limit: config.events.limit,
+    });
     let pull = config.readers.pull.clone().unwrap_or_default();
     let resource = readers::resource(&config);
     let observed = Observed::new(inventory, Arc::clone(&stats), Handle::current().metrics());

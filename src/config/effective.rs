@@ -404,7 +404,7 @@ fn of_containers(containers: &Containers) -> Out {
 }
 
 fn of_events(events: &Events) -> Out {
-    let Events { types, excluded, exec_command, start_at_zero, labels, retention, log } = events;
+    let Events { types, excluded, exec_command, start_at_zero, labels, retention, limit, log } = events;
     let exec_command = match exec_command {
         ExecCommand::None => "none",
         ExecCommand::Program => "program",
@@ -417,6 +417,7 @@ fn of_events(events: &Events) -> Out {
         ("start_at_zero", strings(start_at_zero)),
         ("labels", filter(labels)),
         ("retention", millis(*retention)),
+        ("limit", number(limit)),
         ("log", boolean(*log)),
     ])
 }

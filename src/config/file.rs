@@ -632,6 +632,7 @@ fn events(section: &Section<'_>) -> Events {
         start_at_zero: strings(&section.field("start_at_zero"), action).unwrap_or(defaults.start_at_zero),
         labels: filter(&section.field("labels"), defaults.labels),
         retention: section.field("retention").millis().unwrap_or(defaults.retention),
+        limit: count(&section.field("limit"), 10_000_000).unwrap_or(defaults.limit),
         log: section.field("log").boolean().unwrap_or(defaults.log),
     }
 }

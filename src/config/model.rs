@@ -460,6 +460,8 @@ pub struct Events {
     pub labels: Filter,
     /// How long after its last event a label set is kept.
     pub retention: Duration,
+    /// Label sets beyond those that start at 0. What comes then is counted under one.
+    pub limit: usize,
     /// Whether each event is logged.
     pub log: bool,
 }
@@ -621,6 +623,7 @@ impl Default for Events {
             start_at_zero: strings(&["die", "oom", "start", "health_status: unhealthy"]),
             labels: Filter::none(),
             retention: Duration::from_secs(300),
+            limit: 20_000,
             log: true,
         }
     }

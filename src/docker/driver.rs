@@ -19,7 +19,7 @@ use super::event::{Effect, Event};
 use super::transport::EndpointError;
 use super::watcher::{Action, Change, Input, Note, Settings, Watcher};
 use crate::config::Config;
-use crate::inventory::Writer;
+use crate::inventory::{Counted, Writer};
 use crate::stats::Stats;
 
 /// Batches of events between the stream and the watcher. When it is full, the stream waits; a daemon that then
@@ -185,11 +185,13 @@ impl Driver {
             Change::Remove(id) => self.writer.remove(&id),
             // A health check's are many, and tell nobody anything: the last events would be of nothing else.
             Change::Count(labels, _) if labels.event.starts_with("exec_") => {
-                self.writer.count(labels, Instant::now().into_std());
+                let counted = self.writer.count(labels, Instant::now().into_std());
+                self.counted(counted);
             }
             Change::Count(labels, time) => {
                 let time = time.unwrap_or_else(SystemTime::now);
-                self.writer.count_and_remember(labels, Instant::now().into_std(), time);
+                let counted = self.writer.count_and_remember(labels, Instant::now().into_std(), time);
+                self.counted(counted);
             }
             Change::Withhold => {
                 warn!(
@@ -201,6 +203,17 @@ impl Driver {
             Change::Sweep => self.writer.sweep(Instant::now().into_std()),
         }
         self.stats.containers.set(self.writer.len() as u64);
+    }
+
+    fn counted(&self, counted: Counted) {
+        let Counted::Overflow { is_new } = counted else { return };
+        self.stats.event_overflows.increment();
+        if is_new {
+            warn!(
+                limit = self.config.events.limit,
+                "more label sets of events than events.limit: further ones are counted as overflow"
+            );
+        }
     }
 
     fn note(&mut self, note: Note) {

@@ -1,10 +1,31 @@
 //! Event counts: one for each label set, kept for as long as somebody may still ask.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, HashSet};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::container::{Container, EventIdentity, Text};
+use super::container::{Container, EventIdentity, LabelPairs, Text};
+use super::labels::{container_label, joined};
+
+/// The action and the type of the label set that takes what is beyond the limit.
+const OVERFLOW: &str = "overflow";
+
+/// An action's text is cut to so many bytes: with `events.exec_command: full` it is what a user types.
+const LONGEST_ACTION: usize = 1024;
+
+/// How long event counts live, which of them exist before their first event, and how many there may be.
+#[derive(Debug, Clone)]
+pub struct EventPolicy {
+    /// How long after its last event a label set is kept.
+    pub retention: Duration,
+    /// The actions that exist with 0 for every known container.
+    pub start_at_zero: Vec<Text>,
+    /// Label sets beyond those that start at 0. What comes then is counted under one.
+    pub limit: usize,
+}
 
 /// What distinguishes one event count from another. There is no container id in it: ids never come back,
 /// so a count that held one would never end.
@@ -45,13 +66,31 @@ pub struct EventSet {
     pub generation: u64,
     /// In no particular order; every label set once.
     pub list: Vec<EventCount>,
+    /// Whether some of them are the same where label names are escaped.
+    pub has_variants: bool,
+}
+
+/// What an event was counted under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    /// Its own label set.
+    Itself,
+    /// The one for all beyond the limit.
+    Overflow {
+        /// Whether there was none before.
+        is_new: bool,
+    },
 }
 
 /// The counts: of label sets that have had an event, and the zeros of containers that are known.
 #[derive(Debug)]
 pub(super) struct EventTable {
     counts: HashMap<Arc<EventLabels>, Entry>,
-    start_at_zero: Vec<Text>,
+    policy: EventPolicy,
+    /// Label sets that exist for no container's sake. Those the limit is for.
+    without_holder: usize,
+    /// Of label sets with container labels: how many become the same where names are escaped, by a hash.
+    variants: Variants,
     generation: u64,
 }
 
@@ -66,8 +105,14 @@ struct Entry {
 }
 
 impl EventTable {
-    pub(super) fn new(start_at_zero: Vec<Text>) -> Self {
-        Self { counts: HashMap::new(), start_at_zero, generation: 1 }
+    pub(super) fn new(policy: EventPolicy) -> Self {
+        Self {
+            counts: HashMap::new(),
+            policy,
+            without_holder: 0,
+            variants: Variants::default(),
+            generation: 1,
+        }
     }
 
     /// Differs whenever the counts differ.
@@ -75,22 +120,38 @@ impl EventTable {
         self.generation
     }
 
-    /// Counts an event, and returns the labels as they are kept.
-    pub(super) fn count(&mut self, labels: EventLabels, now: Instant) -> Arc<EventLabels> {
+    /// Counts an event, and returns its labels as they are kept.
+    pub(super) fn count(&mut self, labels: EventLabels, now: Instant) -> (Arc<EventLabels>, Counted) {
         self.generation += 1;
-        let labels = match self.counts.get_key_value(&labels) {
-            Some((kept, _)) => Arc::clone(kept),
-            None => Arc::new(self.shared(labels)),
-        };
-        let entry = self.counts.entry(Arc::clone(&labels)).or_default();
+        let labels = labels.normalized();
+        if let Some((kept, _)) = self.counts.get_key_value(&labels) {
+            let kept = Arc::clone(kept);
+            self.add_one(&kept, now);
+            return (kept, Counted::Itself);
+        }
+        let labels = Arc::new(self.shared(labels));
+        if self.without_holder < self.policy.limit {
+            self.without_holder += 1;
+            self.variants.add(&labels);
+            self.add_one(&labels, now);
+            return (labels, Counted::Itself);
+        }
+        let is_new = self.add_one(&Arc::new(EventLabels::overflow()), now);
+        (labels, Counted::Overflow { is_new })
+    }
+
+    /// Counts, and tells whether the label set is new.
+    fn add_one(&mut self, labels: &Arc<EventLabels>, now: Instant) -> bool {
+        let entry = self.counts.entry(Arc::clone(labels)).or_default();
+        let is_new = entry.count == 0 && entry.last.is_none();
         entry.count += 1;
         entry.last = Some(now);
-        labels
+        is_new
     }
 
     /// The same with what a container's zeros have already. An event brings its own copy of all that it is about.
     fn shared(&self, labels: EventLabels) -> EventLabels {
-        let Some(event) = self.start_at_zero.first() else { return labels };
+        let Some(event) = self.policy.start_at_zero.first() else { return labels };
         let zero = EventLabels { event: Arc::clone(event), ..labels };
         match self.counts.get_key_value(&zero) {
             Some((kept, _)) => EventLabels { event: labels.event, ..EventLabels::clone(kept) },
@@ -100,11 +161,17 @@ impl EventTable {
 
     /// A container has become known: what begins at 0 exists from now on.
     pub(super) fn hold(&mut self, container: &Container) {
-        for labels in zeros(&self.start_at_zero, container) {
+        for labels in zeros(&self.policy.start_at_zero, container) {
             match self.counts.get_mut(&labels) {
-                Some(entry) => entry.holders += 1,
+                Some(entry) => {
+                    if entry.holders == 0 {
+                        self.without_holder = self.without_holder.saturating_sub(1);
+                    }
+                    entry.holders += 1;
+                }
                 None => {
                     self.generation += 1;
+                    self.variants.add(&labels);
                     self.counts.insert(Arc::new(labels), Entry { holders: 1, ..Entry::default() });
                 }
             }
@@ -113,35 +180,65 @@ impl EventTable {
 
     /// A container is no longer known: what has had no event goes with it.
     pub(super) fn release(&mut self, container: &Container) {
-        for labels in zeros(&self.start_at_zero, container) {
+        for labels in zeros(&self.policy.start_at_zero, container) {
             let Some(entry) = self.counts.get_mut(&labels) else { continue };
+            let was_held = entry.holders > 0;
             entry.holders = entry.holders.saturating_sub(1);
-            if entry.holders == 0 && entry.last.is_none() {
+            if entry.holders > 0 {
+                continue;
+            }
+            if entry.last.is_none() {
                 self.generation += 1;
+                self.variants.remove(&labels);
                 self.counts.remove(&labels);
+            } else if was_held {
+                self.without_holder += 1;
             }
         }
     }
 
-    /// Drops what has had no event for `retention`, but for containers whose name still exists: such a count
+    /// Drops what has had no event for the retention, but for containers whose name still exists: such a count
     /// must not begin anew under a label set that somebody still reads. Its time begins when the name is gone,
     /// so that a container that is recreated, however old its last event, goes on from its count.
-    pub(super) fn sweep(&mut self, now: Instant, retention: Duration, exists: impl Fn(&str) -> bool) {
-        let before = self.counts.len();
-        self.counts.retain(|labels, entry| {
-            let Some(last) = &mut entry.last else { return true };
-            if &*labels.kind == "container" && labels.identity.name.as_deref().is_some_and(&exists) {
+    pub(super) fn sweep(&mut self, now: Instant, exists: impl Fn(&str) -> bool) {
+        for (labels, entry) in &mut self.counts {
+            if let Some(last) = &mut entry.last
+                && &*labels.kind == "container"
+                && labels.identity.name.as_deref().is_some_and(&exists)
+            {
                 *last = now;
             }
-            entry.holders > 0 || now.saturating_duration_since(*last) < retention
-        });
+        }
+        for labels in self.expired(now) {
+            self.generation += 1;
+            self.variants.remove(&labels);
+            self.counts.remove(&labels);
+        }
+        self.without_holder =
+            self.counts.iter().filter(|(labels, entry)| entry.holders == 0 && !labels.is_overflow()).count();
         // Unique names come and go by the thousand; without this the table stays as large as it ever was.
         if self.counts.capacity() > 64 && self.counts.len() < self.counts.capacity() / 4 {
             self.counts.shrink_to(self.counts.len() * 2);
         }
-        if self.counts.len() != before {
-            self.generation += 1;
+    }
+
+    /// The label sets whose retention is over.
+    fn expired(&self, now: Instant) -> Vec<Arc<EventLabels>> {
+        let is_over = |entry: &Entry| {
+            let last = entry.last.filter(|_| entry.holders == 0);
+            last.is_some_and(|last| now.saturating_duration_since(last) >= self.policy.retention)
+        };
+        // Of several that are shown as one, the sum would fall with the first that goes. So they go together.
+        let mut staying = HashSet::new();
+        if self.variants.exist() {
+            let others = self.counts.iter().filter(|(_, entry)| !is_over(entry));
+            staying.extend(others.filter_map(|(labels, _)| Escaped::of(labels)));
         }
+        let stays = |labels: &EventLabels| {
+            !staying.is_empty() && Escaped::of(labels).is_some_and(|escaped| staying.contains(&escaped))
+        };
+        let over = self.counts.iter().filter(|(labels, entry)| is_over(entry) && !stays(labels));
+        over.map(|(labels, _)| Arc::clone(labels)).collect()
     }
 
     pub(super) fn to_set(&self) -> EventSet {
@@ -149,7 +246,131 @@ impl EventTable {
             labels: Arc::clone(labels),
             count: entry.count,
         };
-        EventSet { generation: self.generation, list: self.counts.iter().map(count).collect() }
+        EventSet {
+            generation: self.generation,
+            list: self.counts.iter().map(count).collect(),
+            has_variants: self.variants.exist(),
+        }
+    }
+}
+
+impl EventLabels {
+    /// What takes the events of label sets beyond the limit.
+    fn overflow() -> Self {
+        Self { event: OVERFLOW.into(), kind: OVERFLOW.into(), identity: Arc::default() }
+    }
+
+    fn is_overflow(&self) -> bool {
+        &*self.event == OVERFLOW && &*self.kind == OVERFLOW && *self.identity == EventIdentity::default()
+    }
+
+    /// With an action of a bounded length, and without labels that are empty.
+    fn normalized(mut self) -> Self {
+        if self.event.len() > LONGEST_ACTION {
+            let end = (0..=LONGEST_ACTION).rev().find(|end| self.event.is_char_boundary(*end));
+            self.event = format!("{}…", self.event.get(..end.unwrap_or_default()).unwrap_or_default()).into();
+        }
+        self.identity = normalized(&self.identity);
+        self
+    }
+}
+
+/// The same without labels that are empty. To Prometheus an empty label is as good as none, so with it and without it
+/// are one series.
+fn normalized(identity: &Arc<EventIdentity>) -> Arc<EventIdentity> {
+    let is_empty = |text: &Option<Text>| text.as_deref() == Some("");
+    let EventIdentity { name, image, pod, env, container, labels, sandbox } = &**identity;
+    let optional = [name, image, pod, env, container];
+    if !optional.into_iter().any(is_empty) && !labels.iter().any(|(_, value)| value.is_empty()) {
+        return Arc::clone(identity);
+    }
+    let [name, image, pod, env, container] =
+        optional.map(|text| text.clone().filter(|text| !text.is_empty()));
+    let labels: LabelPairs = labels.iter().filter(|(_, value)| !value.is_empty()).cloned().collect();
+    Arc::new(EventIdentity { name, image, pod, env, container, labels, sandbox: *sandbox })
+}
+
+impl EventSet {
+    /// The counts by what is shown where label names are escaped: those that become one label set are added up. They
+    /// have one retention, so no sum falls because a part of it goes.
+    pub fn escaped(&self) -> Cow<'_, [EventCount]> {
+        if !self.has_variants {
+            return Cow::Borrowed(&self.list);
+        }
+        let mut merged: Vec<EventCount> = Vec::with_capacity(self.list.len());
+        let mut places: HashMap<Escaped<'_>, usize> = HashMap::new();
+        for event in &self.list {
+            let place =
+                Escaped::of(&event.labels).map(|escaped| *places.entry(escaped).or_insert(merged.len()));
+            match place.and_then(|place| merged.get_mut(place)) {
+                Some(known) => known.count += event.count,
+                None => merged.push(event.clone()),
+            }
+        }
+        Cow::Owned(merged)
+    }
+}
+
+/// A label set with container labels, as it is told apart where label names are escaped.
+#[derive(PartialEq, Eq, Hash)]
+struct Escaped<'l> {
+    event: &'l str,
+    kind: &'l str,
+    identity: [&'l Option<Text>; 5],
+    labels: Vec<(String, Cow<'l, str>)>,
+}
+
+impl<'l> Escaped<'l> {
+    /// `None` without container labels: those are told apart by what they are.
+    fn of(labels: &'l EventLabels) -> Option<Self> {
+        let EventIdentity { name, image, pod, env, container, labels: chosen, .. } = &*labels.identity;
+        if chosen.is_empty() {
+            return None;
+        }
+        Some(Self {
+            event: &labels.event,
+            kind: &labels.kind,
+            identity: [name, image, pod, env, container],
+            labels: joined(chosen.iter().map(|(key, value)| (container_label(key), &**value))),
+        })
+    }
+}
+
+/// How many label sets become the same where label names are escaped: nearly always none, and then nothing has to be
+/// looked for.
+#[derive(Debug, Default)]
+struct Variants {
+    hasher: RandomState,
+    /// Of each hash of an escaped label set, how many label sets have it.
+    sets: HashMap<u64, usize>,
+    /// How many hashes more than one has.
+    shared: usize,
+}
+
+impl Variants {
+    fn exist(&self) -> bool {
+        self.shared > 0
+    }
+
+    fn add(&mut self, labels: &EventLabels) {
+        let Some(escaped) = Escaped::of(labels) else { return };
+        let sets = self.sets.entry(self.hasher.hash_one(escaped)).or_default();
+        *sets += 1;
+        self.shared += usize::from(*sets == 2);
+    }
+
+    fn remove(&mut self, labels: &EventLabels) {
+        let Some(escaped) = Escaped::of(labels) else { return };
+        let hash = self.hasher.hash_one(escaped);
+        let Some(sets) = self.sets.get_mut(&hash) else { return };
+        *sets -= 1;
+        match *sets {
+            0 => {
+                self.sets.remove(&hash);
+            }
+            1 => self.shared -= 1,
+            _ => {}
+        }
     }
 }
 
@@ -158,7 +379,7 @@ fn zeros<'t>(
     start_at_zero: &'t [Text],
     container: &Container,
 ) -> impl Iterator<Item = EventLabels> + use<'t> {
-    let identity = Arc::clone(&container.event_identity);
+    let identity = normalized(&container.event_identity);
     let kind: Text = Arc::from("container");
     let counted = if identity.sandbox { &[] } else { start_at_zero };
     counted.iter().map(move |event| EventLabels {

@@ -7,24 +7,16 @@
 
 mod container;
 mod events;
+pub mod labels;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 pub use container::{Container, EventIdentity, Health, LabelPairs, Status, Text};
-pub use events::{EventCount, EventLabels, EventSet, RecentEvent};
+pub use events::{Counted, EventCount, EventLabels, EventPolicy, EventSet, RecentEvent};
 
 use events::EventTable;
-
-/// How long event counts live, and which of them exist before their first event.
-#[derive(Debug, Clone)]
-pub struct EventPolicy {
-    /// How long after its last event a label set is kept.
-    pub retention: Duration,
-    /// The actions that exist with 0 for every known container.
-    pub start_at_zero: Vec<Text>,
-}
 
 /// Events that are remembered one by one, for whoever looks at what has happened last.
 const RECENT: usize = 100;
@@ -36,8 +28,7 @@ pub fn new(policy: EventPolicy) -> (Writer, Reader) {
         visible: false,
         complete: false,
         container_generation: 1,
-        events: EventTable::new(policy.start_at_zero),
-        retention: policy.retention,
+        events: EventTable::new(policy),
         recent: VecDeque::new(),
         recent_seq: 0,
         cached: None,
@@ -85,7 +76,6 @@ struct State {
     complete: bool,
     container_generation: u64,
     events: EventTable,
-    retention: Duration,
     /// The last events, the newest last.
     recent: VecDeque<RecentEvent>,
     /// How many events have been remembered.
@@ -146,20 +136,21 @@ impl Writer {
     }
 
     /// Counts one event.
-    pub fn count(&self, labels: EventLabels, now: Instant) {
-        lock(&self.shared).events.count(labels, now);
+    pub fn count(&self, labels: EventLabels, now: Instant) -> Counted {
+        lock(&self.shared).events.count(labels, now).1
     }
 
     /// Counts one event that happened at `time`, and remembers it among the last ones.
-    pub fn count_and_remember(&self, labels: EventLabels, now: Instant, time: SystemTime) {
+    pub fn count_and_remember(&self, labels: EventLabels, now: Instant, time: SystemTime) -> Counted {
         let mut guard = lock(&self.shared);
         let state = &mut *guard;
-        let labels = state.events.count(labels, now);
+        let (labels, counted) = state.events.count(labels, now);
         state.recent_seq += 1;
         if state.recent.len() == RECENT {
             state.recent.pop_front();
         }
         state.recent.push_back(RecentEvent { seq: state.recent_seq, time, labels });
+        counted
     }
 
     /// Drops the label sets whose retention is over.
@@ -167,7 +158,7 @@ impl Writer {
         let mut guard = lock(&self.shared);
         let state = &mut *guard;
         let names: HashSet<&str> = state.containers.values().map(|c| &*c.name).collect();
-        state.events.sweep(now, state.retention, |name| names.contains(name));
+        state.events.sweep(now, |name| names.contains(name));
     }
 
     /// How many containers are known, shown or not.

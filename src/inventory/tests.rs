@@ -1,5 +1,7 @@
 use std::collections::HashMap;
 
+use std::time::Duration;
+
 use super::*;
 
 fn container(id: &str, name: &str) -> Arc<Container> {
@@ -15,7 +17,11 @@ fn event(action: &str, name: &str) -> EventLabels {
 }
 
 fn inventory() -> (Writer, Reader) {
-    new(EventPolicy { retention: Duration::from_secs(300), start_at_zero: vec!["oom".into()] })
+    with_limit(1_000)
+}
+
+fn with_limit(limit: usize) -> (Writer, Reader) {
+    new(EventPolicy { retention: Duration::from_secs(300), start_at_zero: vec!["oom".into()], limit })
 }
 
 fn names(reader: &Reader) -> Vec<String> {
@@ -202,4 +208,157 @@ fn the_last_events_are_remembered_and_no_more() {
     assert_eq!((last.seq, last.time), (105, time + Duration::from_secs(104)));
     // Each is counted, remembered or not.
     assert_eq!((counts(&reader).len(), counts(&reader)[&key("exec_start", "c0")]), (106, 1));
+}
+
+fn labelled(labels: &[(&str, &str)]) -> Arc<EventIdentity> {
+    let labels = labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    Arc::new(EventIdentity { labels, ..identity("web") })
+}
+
+/// What is counted for each label set, as it is shown where names are escaped.
+fn escaped(reader: &Reader) -> Vec<(String, u64)> {
+    let events = reader.snapshot().events;
+    let mut counts: Vec<_> = events
+        .escaped()
+        .iter()
+        .map(|e| {
+            let named = e.labels.identity.labels.iter().map(|(k, v)| (labels::container_label(k), &**v));
+            (format!("{} {:?}", e.labels.event, labels::joined(named)), e.count)
+        })
+        .collect();
+    counts.sort();
+    assert!(counts.windows(2).all(|pair| pair[0].0 != pair[1].0), "the same twice: {counts:?}");
+    counts
+}
+
+#[test]
+fn label_sets_beyond_the_limit_are_counted_as_one() {
+    let (writer, reader) = with_limit(2);
+    let now = Instant::now();
+    writer.replace(vec![container("a", "web"), container("b", "db")], &[]);
+    let count = |action: &str| writer.count(event(action, "web"), now);
+    // What begins at 0 takes no place of others.
+    assert_eq!(["oom", "a", "b", "a"].map(count), [Counted::Itself; 4]);
+    let others = ["c", "d", "c"].map(count);
+    let overflow = |is_new| Counted::Overflow { is_new };
+    assert_eq!(others, [overflow(true), overflow(false), overflow(false)]);
+    let expected = [
+        (key("oom", "web"), 1),
+        (key("oom", "db"), 0),
+        (key("a", "web"), 2),
+        (key("b", "web"), 1),
+        (key("overflow", ""), 3),
+    ];
+    assert_eq!(counts(&reader), HashMap::from(expected));
+    // One that is known is counted on, and a container that comes has its zero.
+    assert_eq!(count("b"), Counted::Itself);
+    writer.upsert(container("c", "new"));
+    assert_eq!(counts(&reader)[&key("oom", "new")], 0);
+    // What is remembered is what has happened.
+    writer.count_and_remember(event("e", "web"), now, SystemTime::now());
+    assert_eq!(&*reader.recent().last().unwrap().labels.event, "e");
+}
+
+#[test]
+fn what_goes_makes_room_and_takes_no_count_with_it() {
+    let (writer, reader) = with_limit(1);
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    writer.replace(vec![container("a", "web")], &[]);
+    writer.count(event("oom", "web"), start);
+    writer.count(event("x", "gone"), start);
+    assert_eq!(writer.count(event("x", "web"), at(200)), Counted::Overflow { is_new: true });
+    writer.sweep(at(300));
+    assert_eq!(writer.count(event("x", "web"), at(300)), Counted::Itself);
+    assert_eq!(counts(&reader)[&key("overflow", "")], 1, "what was told stays");
+    assert_eq!(writer.count(event("y", "web"), at(300)), Counted::Overflow { is_new: false });
+    writer.sweep(at(600));
+    assert_eq!(counts(&reader).get(&key("overflow", "")), None, "it has a retention as all have");
+    // A zero that its container leaves behind with a count takes a place.
+    writer.remove("a");
+    assert_eq!(writer.count(event("z", "web"), at(600)), Counted::Overflow { is_new: true });
+    // They come and go without an end, and so do containers.
+    for round in 0..100 {
+        let name = format!("c{round}");
+        writer.upsert(container(&name, &name));
+        writer.count(event("oom", &name), at(600 + round));
+        writer.remove(&name);
+        writer.count(event("die", &name), at(600 + round));
+        writer.sweep(at(600 + round));
+    }
+    writer.sweep(at(2000));
+    assert!(counts(&reader).is_empty());
+    assert_eq!(writer.count(event("x", "web"), at(2000)), Counted::Itself);
+}
+
+#[test]
+fn what_is_shown_as_one_is_counted_as_one() {
+    let pairs: [[&[(&str, &str)]; 2]; 4] = [
+        [&[("a.b", "1")], &[("a_b", "1")]],
+        [&[("K", "1"), ("z", "")], &[("k", "1")]],
+        [&[("a.b", "1"), ("a0", "2")], &[("a0", "2"), ("a_b", "1")]],
+        [&[("a-b", "1"), ("a_b", "2")], &[("a.b", "1;2")]],
+    ];
+    for [before, after] in pairs {
+        let (writer, reader) = inventory();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let web = |id: &str, labels| {
+            Arc::new(Container { event_identity: labelled(labels), ..(*container(id, "web")).clone() })
+        };
+        let count = |action: &str, labels, when| {
+            let labels =
+                EventLabels { event: action.into(), kind: "container".into(), identity: labelled(labels) };
+            writer.count(labels, when);
+        };
+        let of = |action: &str| {
+            let found: Vec<_> =
+                escaped(&reader).into_iter().filter(|(name, _)| name.starts_with(action)).collect();
+            assert!(found.len() < 2, "{found:?}");
+            found.first().map(|(_, count)| *count)
+        };
+        writer.replace(vec![web("a", before)], &[]);
+        for _ in 0..3 {
+            count("oom", before, start);
+            count("die", before, start);
+        }
+        // Made anew, under the same name.
+        writer.replace(vec![web("b", after)], &[]);
+        assert_eq!((of("oom"), of("die")), (Some(3), Some(3)), "{before:?} {after:?}");
+        count("oom", after, at(1));
+        count("die", after, at(1));
+        assert_eq!((of("oom"), of("die")), (Some(4), Some(4)), "{before:?} {after:?}");
+        // Gone: the older part is not over before the younger.
+        writer.sweep(at(1_000));
+        writer.remove("b");
+        count("die", after, at(1_100));
+        writer.sweep(at(1_300));
+        assert_eq!((of("oom"), of("die")), (None, Some(5)), "{before:?} {after:?}");
+        writer.sweep(at(1_400));
+        assert!(escaped(&reader).is_empty(), "{before:?} {after:?}");
+        assert!(!reader.snapshot().events.has_variants);
+    }
+}
+
+#[test]
+fn what_is_empty_is_as_good_as_none() {
+    let (writer, reader) = inventory();
+    let empty = || Some(Text::from(""));
+    let bare = EventIdentity { name: empty(), image: empty(), ..EventIdentity::default() };
+    for identity in [EventIdentity::default(), bare] {
+        let identity = Arc::new(identity);
+        writer.count(EventLabels { event: "x".into(), kind: "container".into(), identity }, Instant::now());
+    }
+    assert_eq!(counts(&reader), HashMap::from([(key("x", ""), 2)]));
+}
+
+#[test]
+fn an_action_without_end_is_cut() {
+    let (writer, reader) = inventory();
+    for end in ["1", "2"] {
+        writer.count(event(&format!("exec_start: {}{end}", "é".repeat(100_000)), "web"), Instant::now());
+    }
+    let snapshot = reader.snapshot();
+    let [only] = &snapshot.events.list[..] else { panic!("{:?}", snapshot.events.list.len()) };
+    assert_eq!((only.count, only.labels.event.len()), (2, 1024 + "…".len()));
 }

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 
 use crate::config::Filter;
+use crate::inventory::labels::{container_label, joined};
 use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs, Text};
 
 /// How names are written.
@@ -88,37 +89,24 @@ impl LabelWriter {
         if self.keys.len() > MOST_KEYS {
             self.keys = HashMap::new();
         }
-        let mut written: Vec<(&str, String)> = Vec::with_capacity(labels.len());
         for (key, _) in labels {
             if !self.keys.contains_key(key) {
                 let name = match self.names {
-                    Names::Escaped => label_name(key),
+                    Names::Escaped => container_label(key),
                     Names::Kept => quoted(&format!("container.label.{key}")),
                 };
                 self.keys.insert(Text::clone(key), name);
             }
         }
-        for (key, value) in labels {
-            if self.kept.is_some() && !self.keeps(&format!("container.label.{key}")) {
-                continue;
+        let kept = labels
+            .iter()
+            .filter(|(key, _)| self.kept.is_none() || self.keeps(&format!("container.label.{key}")));
+        let named = kept.filter_map(|(key, value)| Some((self.keys.get(key)?.as_str(), &**value)));
+        for (name, value) in joined(named) {
+            // Without the labels that are always there, with an empty one and without it can be the same series.
+            if self.kept.is_none() || !value.is_empty() {
+                push_text(out, name, &value);
             }
-            let Some(name) = self.keys.get(key) else { continue };
-            match written.iter_mut().find(|(known, _)| known == name) {
-                Some((_, joined)) => {
-                    joined.push(';');
-                    escape_into(joined, value);
-                }
-                None => {
-                    let mut escaped = String::with_capacity(value.len());
-                    escape_into(&mut escaped, value);
-                    written.push((name, escaped));
-                }
-            }
-        }
-        for (name, escaped) in written {
-            separate(out);
-            // Writing to a string cannot fail, here and below.
-            let _ = write!(out, "{name}=\"{escaped}\"");
         }
     }
 }
@@ -159,6 +147,7 @@ pub fn push_first(out: &mut String, name: &str, value: &str) {
 /// Writes one more label whose value needs none.
 fn push(out: &mut String, name: &str, value: std::fmt::Arguments<'_>) {
     separate(out);
+    // Writing to a string cannot fail.
     let _ = write!(out, "{name}=\"{value}\"");
 }
 
@@ -183,13 +172,6 @@ fn escape_into(out: &mut String, value: &str) {
     }
 }
 
-/// A container label's key as the existing exporter writes it: lowercased, and `_` for whatever a Prometheus
-/// label name may not hold.
-fn label_name(key: &str) -> String {
-    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' };
-    "container_label_".chars().chain(key.to_lowercase().chars().map(allowed)).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,7 +186,7 @@ mod tests {
     fn labels_are_those_of_the_existing_exporter() {
         assert_eq!(
             written(&[("Team.Name", "Blue"), ("1st", "x"), ("ключ", "v")]),
-            r#"container_label_1st="x",container_label_team_name="Blue",container_label_____="v",id="/docker/0123",image="busybox",name="web""#
+            r#"container_label_1st="x",container_label_____="v",container_label_team_name="Blue",id="/docker/0123",image="busybox",name="web""#
         );
     }
 

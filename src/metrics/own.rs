@@ -85,6 +85,8 @@ fn register_stats(registrar: &Registrar<'_>, stats: &Arc<Stats>) -> Arc<Duration
     let s = Arc::clone(stats);
     counter(registrar, &catalog::EVENT_GAPS, move |o| o.observe(s.event_gaps.get() as f64, &[]));
     let s = Arc::clone(stats);
+    counter(registrar, &catalog::EVENT_OVERFLOWS, move |o| o.observe(s.event_overflows.get() as f64, &[]));
+    let s = Arc::clone(stats);
     counter(registrar, &catalog::UNREADABLE, move |o| o.observe(s.unreadable.get() as f64, &[]));
     let s = Arc::clone(stats);
     counter(registrar, &catalog::OTLP_EXPORTS, move |o| {

@@ -178,6 +178,8 @@ struct Parser {
     current: Option<String>,
     /// Families that `# TYPE` or a sample has settled the type of.
     typed: BTreeSet<String>,
+    /// The series that have a sample.
+    series: BTreeSet<(String, Labels)>,
 }
 
 impl Parser {
@@ -248,7 +250,11 @@ impl Parser {
         let family = self.family_of(name);
         self.typed.insert(family.clone());
         let samples = &mut self.enter(&family)?.samples;
-        if samples.insert((name.to_owned(), labels), value).is_some() {
+        let mut told_apart_by = labels.clone();
+        samples.insert((name.to_owned(), labels), value);
+        // To Prometheus an empty label is none.
+        told_apart_by.retain(|_, value| !value.is_empty());
+        if !self.series.insert((name.to_owned(), told_apart_by)) {
             return Err("a second sample of this series".into());
         }
         Ok(())

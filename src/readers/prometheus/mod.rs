@@ -15,6 +15,7 @@ mod merged;
 mod own;
 mod shards;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -93,6 +94,7 @@ struct State {
 
 /// Containers' and events' instruments, with room for a part of a shard, and what makes text of what they say.
 struct Instruments {
+    names: Names,
     collector: Collector,
     labels: LabelWriter,
     families: Families,
@@ -276,7 +278,11 @@ impl PrometheusReader {
         rendered: &mut Rendered,
         snapshot: &Snapshot,
     ) -> Result<(), ReaderError> {
-        let (containers, events) = (&snapshot.containers.list, &snapshot.events.list);
+        let containers = &snapshot.containers.list;
+        let events = match instruments.names {
+            Names::Escaped => snapshot.events.escaped(),
+            Names::Kept => Cow::Borrowed(&snapshot.events.list[..]),
+        };
         for Changed { shard, before } in rendered.containers.update(containers) {
             let changed = self.collection.changed(&before, &shard.items);
             let mut texts = vec![String::new(); changed.len()];
@@ -291,7 +297,7 @@ impl PrometheusReader {
                 }
             }
         }
-        let by_action = by_action(events);
+        let by_action = by_action(&events);
         rendered.events.retain(|action, _| by_action.contains_key(&**action));
         for (action, events) in by_action {
             let shards = match rendered.events.get_mut(action) {
@@ -318,7 +324,7 @@ impl PrometheusReader {
         }
         let Instruments { merged, collector, families, .. } = &mut *instruments;
         if rendered.event_generation != snapshot.events.generation && !streams.merged_events.is_empty() {
-            let texts = merged.collect_events(&self.collection, collector, &families.merged, events)?;
+            let texts = merged.collect_events(&self.collection, collector, &families.merged, &events)?;
             rendered.merged_events = instruments.compress_all(&texts)?;
         }
         self.collection.clear();
@@ -348,6 +354,7 @@ impl PrometheusReader {
         let families = Families::new(self.collection.streams(), names, suffixes, &self.deflater);
         let Constant { labels, text } = Constant::new(&self.pull, &self.resource, names)?;
         Ok(Instruments {
+            names,
             collector: Collector::new(manual, labels),
             labels: LabelWriter::new(None, names),
             families: families.map_err(unwritable)?,
@@ -476,7 +483,8 @@ mod tests {
     }
 
     fn inventory() -> (Writer, inventory::Reader) {
-        inventory::new(EventPolicy { retention: Duration::MAX, start_at_zero: vec!["oom".into()] })
+        let start_at_zero = vec!["oom".into()];
+        inventory::new(EventPolicy { retention: Duration::MAX, start_at_zero, limit: usize::MAX })
     }
 
     /// The lines about containers and events, in the order of the alphabet; the file is read as a client does.
