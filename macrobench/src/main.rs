@@ -12,6 +12,7 @@ mod quantiles;
 mod report;
 mod scrape;
 mod sink;
+mod soak;
 mod startup;
 
 use std::process::ExitCode;
@@ -32,6 +33,8 @@ enum Command {
     Freshness(freshness::Arguments),
     /// The size of an image that has been built, in bytes.
     Image { bytes: u64 },
+    /// Whether anything grows while containers come and go, against a fake engine.
+    Soak(soak::Arguments),
     /// From the start to a complete inventory, against an engine.
     Startup(startup::Arguments),
 }
@@ -45,6 +48,7 @@ async fn main() -> ExitCode {
             print_goals(&[Goal::at_most("the image", bytes as f64 / 1e6, 15.0, "MB")]);
             Ok(())
         }
+        Command::Soak(arguments) => soak::run(&arguments).await,
         Command::Startup(arguments) => startup::measure(&arguments).await,
     };
     match measured {

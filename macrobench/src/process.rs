@@ -66,6 +66,11 @@ impl Process {
         Ok(Duration::from_millis(ticks * 10))
     }
 
+    /// How many entries a directory of its has in /proc: `fd` for descriptors, `task` for threads.
+    pub(crate) fn entries(&self, directory: &str) -> Result<usize, Error> {
+        Ok(std::fs::read_dir(format!("/proc/{}/{directory}", self.0.id()))?.count())
+    }
+
     /// What it holds in memory.
     pub(crate) fn memory(&self) -> Result<Memory, Error> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
