@@ -145,6 +145,11 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Adds a number.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
     /// Puts `value` in the place of what was.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);

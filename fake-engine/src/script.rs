@@ -40,6 +40,8 @@ pub enum Fault {
     Truncated,
     /// Status 200 with this body.
     Body(Bytes),
+    /// Status 200 with a body that begins so and goes on with the second part again and again, without end.
+    Endless(Bytes, Bytes),
 }
 
 /// What is to go wrong from now on.

@@ -184,6 +184,7 @@ async fn answer(shared: Arc<Shared>, request: HttpRequest<Incoming>) -> Result<R
             Response::new(truncated(body))
         }
         Some((_, Fault::Body(body))) => json_response(StatusCode::OK, body),
+        Some((_, Fault::Endless(first, again))) => Response::new(endless(first, again)),
     };
     Ok(headers(&shared, response))
 }
@@ -416,6 +417,14 @@ fn truncated(bytes: Bytes) -> Body {
                 Some((Err(io::Error::new(io::ErrorKind::ConnectionReset, "the script says so")), None))
             }
         }
+    });
+    StreamBody::new(frames).boxed()
+}
+
+fn endless(first: Bytes, again: Bytes) -> Body {
+    let frames = stream::unfold(first, move |bytes| {
+        let again = again.clone();
+        async move { Some((Ok(Frame::data(bytes)), again)) }
     });
     StreamBody::new(frames).boxed()
 }

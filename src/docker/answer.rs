@@ -8,11 +8,13 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jiff::Timestamp;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::fields::{Oddities, Oddity, field, object, only_object, present, read_mended, text};
+use super::list::is_id;
+use super::values::{flag, number, time};
+use super::vocabulary;
 use crate::config::Filter;
 use crate::inventory::{Container, EventIdentity, Health, LabelPairs, Status, Text};
 
@@ -57,77 +59,11 @@ impl Texts {
     }
 }
 
-/// An entry of the list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ListEntry {
-    pub(super) id: Text,
-    /// Without its slash; empty where the entry has none.
-    pub(super) name: Text,
-}
-
-/// A part of an answer that could not be read, as it is logged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Oddity {
-    /// What could not be read: `State.Status`.
-    pub(super) what: String,
-    /// How it was written.
-    pub(super) value: String,
-}
-
-impl Oddity {
-    pub(super) fn new(what: impl Into<String>, value: &str) -> Self {
-        const LONGEST: usize = 120;
-        Self { what: cut(&what.into(), LONGEST), value: cut(value, LONGEST) }
-    }
-}
-
-/// As much of a daemon's text as is worth a place in a log line.
-pub(super) fn cut(text: &str, longest: usize) -> String {
-    let mut short: String = text.chars().take(longest + 1).collect();
-    if short.chars().count() > longest {
-        short.pop();
-        short.push('…');
-    }
-    short
-}
-
-/// Reads the list. Only an answer that is no JSON list at all is an error.
-pub(super) fn list(body: &[u8], odd: &mut Vec<Oddity>) -> Result<Vec<ListEntry>, serde_json::Error> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Raw<'a> {
-        #[serde(borrow, default)]
-        id: Option<&'a RawValue>,
-        #[serde(borrow, default)]
-        names: Option<&'a RawValue>,
-    }
-    let entries: Option<Vec<&RawValue>> = serde_json::from_slice(body)?;
-    let mut list = Vec::new();
-    for entry in entries.unwrap_or_default() {
-        let Ok(raw) = only_object::<Raw<'_>>(entry.get().as_bytes()) else {
-            odd.push(Oddity::new("list entry", entry.get()));
-            continue;
-        };
-        let Some(id) = field::<String>(raw.id, "Id", odd).filter(|id| is_id(id)) else {
-            odd.push(Oddity::new("list entry without an id", entry.get()));
-            continue;
-        };
-        // A container has one name and, of old, one more for each link to it: those hold another slash.
-        let names: Vec<String> = field(raw.names, "Names", odd).unwrap_or_default();
-        let own = names.iter().map(|n| n.strip_prefix('/').unwrap_or(n)).find(|n| !n.contains('/'));
-        list.push(ListEntry { id: id.into(), name: own.unwrap_or_default().into() });
-    }
-    Ok(list)
-}
-
-/// Whether this can be a container's id, and so a part of a path.
-pub(super) fn is_id(id: &str) -> bool {
-    !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric())
-}
-
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase", default)]
 struct RawInspect<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
     #[serde(borrow)]
     name: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -195,12 +131,22 @@ struct RawRestartPolicy<'a> {
     name: Option<&'a RawValue>,
 }
 
-/// Reads an inspect answer. Only an answer that is no JSON object at all is an error.
+/// Reads an inspect answer. Only an answer that is no JSON object at all is an error. The container is the one that
+/// the answer names, whatever it was asked for by.
 pub(super) fn inspect(
-    id: &Text,
+    asked: &Text,
     body: &[u8],
     selection: &Selection,
-    odd: &mut Vec<Oddity>,
+    odd: &mut Oddities,
+) -> Result<Container, serde_json::Error> {
+    read_mended(body, odd, |body, odd| container(asked, body, selection, odd))
+}
+
+fn container(
+    asked: &Text,
+    body: &[u8],
+    selection: &Selection,
+    odd: &mut Oddities,
 ) -> Result<Container, serde_json::Error> {
     let raw: RawInspect<'_> = only_object(body)?;
     let state: RawState<'_> = object(raw.state, "State", odd);
@@ -210,17 +156,18 @@ pub(super) fn inspect(
     let restart_policy: RawRestartPolicy<'_> =
         object(host_config.restart_policy, "HostConfig.RestartPolicy", odd);
 
-    let name = field::<String>(raw.name, "Name", odd).unwrap_or_default();
+    let id = field::<String>(raw.id, "Id", odd).filter(|id| is_id(id));
+    let name = text(raw.name, "Name", odd);
     let name: Text = name.strip_prefix('/').unwrap_or(&name).into();
     let texts = &selection.texts;
     let image = texts.get(&text(config.image, "Config.Image", odd));
     let labels: BTreeMap<String, String> = label_map(config.labels, odd);
     Ok(Container {
-        id: Text::clone(id),
+        id: id.filter(|id| **id != **asked).map_or_else(|| Text::clone(asked), Text::from),
         labels: choose(&labels, &selection.labels, texts),
         status: status(state.status, odd),
         health: health_status(health.status, odd),
-        oom_killed: field(state.oom_killed, "State.OOMKilled", odd).unwrap_or(false),
+        oom_killed: flag(state.oom_killed, "State.OOMKilled", odd),
         started_at: time(state.started_at, "State.StartedAt", odd),
         finished_at: time(state.finished_at, "State.FinishedAt", odd),
         created_at: time(raw.created, "Created", odd),
@@ -290,111 +237,27 @@ fn choose(labels: &BTreeMap<String, String>, filter: &Filter, texts: &Texts) -> 
     chosen.map(|(key, value)| (texts.get(key), value.as_str().into())).collect()
 }
 
-/// A field that is there, not null, and of its type.
-pub(super) fn field<T: DeserializeOwned>(
-    raw: Option<&RawValue>,
-    what: &str,
-    odd: &mut Vec<Oddity>,
-) -> Option<T> {
-    let raw = raw.filter(|raw| raw.get() != "null")?;
-    let value = serde_json::from_str(raw.get());
-    if value.is_err() {
-        odd.push(Oddity::new(what, raw.get()));
-    }
-    value.ok()
-}
-
-/// An object whose fields are still to be read.
-pub(super) fn object<'a, T: Deserialize<'a> + Default>(
-    raw: Option<&'a RawValue>,
-    what: &str,
-    odd: &mut Vec<Oddity>,
-) -> T {
-    let Some(raw) = raw.filter(|raw| raw.get() != "null") else { return T::default() };
-    only_object(raw.get().as_bytes()).unwrap_or_else(|_| {
-        odd.push(Oddity::new(what, raw.get()));
-        T::default()
-    })
-}
-
-/// serde takes a list for a struct too: its fields in their order.
-pub(super) fn only_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
-    if json.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
-        return Err(serde::de::Error::custom("expected an object"));
-    }
-    serde_json::from_slice(json)
-}
-
-fn text(raw: Option<&RawValue>, what: &str, odd: &mut Vec<Oddity>) -> String {
-    field::<String>(raw, what, odd).unwrap_or_default()
-}
-
-fn number(raw: Option<&RawValue>, what: &str, odd: &mut Vec<Oddity>) -> i64 {
-    let before = odd.len();
-    field(raw, what, odd).unwrap_or(if odd.len() > before { -1 } else { 0 })
-}
-
-/// A time in whole seconds; 0 for the daemon's "never", which is the year 1.
-fn time(raw: Option<&RawValue>, what: &str, odd: &mut Vec<Oddity>) -> i64 {
-    let before = odd.len();
-    let Some(written) = field::<String>(raw, what, odd) else {
-        return if odd.len() > before { -1 } else { 0 };
-    };
-    // Podman writes nothing for what has not happened.
-    if written.is_empty() {
-        return 0;
-    }
-    match written.parse::<Timestamp>() {
-        // Rounded down, also before 1970, as the existing exporter's Unix() does.
-        Ok(time) => match time.as_nanosecond().div_euclid(1_000_000_000) {
-            YEAR_ONE => 0,
-            seconds => i64::try_from(seconds).unwrap_or(-1),
-        },
-        Err(_) => {
-            odd.push(Oddity::new(what, &written));
-            -1
-        }
-    }
-}
-
-/// 0001-01-01T00:00:00Z
-const YEAR_ONE: i128 = -62_135_596_800;
-
-fn status(raw: Option<&RawValue>, odd: &mut Vec<Oddity>) -> Status {
+fn status(raw: Option<&RawValue>, odd: &mut Oddities) -> Status {
     let Some(word) = field::<String>(raw, "State.Status", odd) else { return Status::Unknown };
-    Status::from_word(&word).or_else(|| podmans_status(&word)).unwrap_or_else(|| {
+    vocabulary::status(&word).unwrap_or_else(|| {
         odd.push(Oddity::new("State.Status", &word));
         Status::Unknown
     })
 }
 
-/// Podman's own words, which its Docker-compatible API lets through before 5.6, as that version translates them.
-fn podmans_status(word: &str) -> Option<Status> {
-    match word {
-        "configured" | "initialized" => Some(Status::Created),
-        "stopping" => Some(Status::Running),
-        "stopped" => Some(Status::Exited),
-        _ => None,
-    }
-}
-
-fn health_status(raw: Option<&RawValue>, odd: &mut Vec<Oddity>) -> Health {
-    let before = odd.len();
-    let Some(word) = field::<String>(raw, "State.Health.Status", odd) else {
-        return if odd.len() > before { Health::Unknown } else { Health::None };
-    };
-    // Empty is Podman's way of saying that there is no check.
-    if word.is_empty() {
+fn health_status(raw: Option<&RawValue>, odd: &mut Oddities) -> Health {
+    if present(raw).is_none() {
         return Health::None;
     }
-    Health::from_word(&word).unwrap_or_else(|| {
+    let Some(word) = field::<String>(raw, "State.Health.Status", odd) else { return Health::Unknown };
+    vocabulary::health(&word).unwrap_or_else(|| {
         odd.push(Oddity::new("State.Health.Status", &word));
         Health::Unknown
     })
 }
 
 /// Labels whose values are no text are left out, each by itself.
-pub(super) fn label_map(raw: Option<&RawValue>, odd: &mut Vec<Oddity>) -> BTreeMap<String, String> {
+pub(super) fn label_map(raw: Option<&RawValue>, odd: &mut Oddities) -> BTreeMap<String, String> {
     let raw: BTreeMap<String, &RawValue> = object(raw, "labels", odd);
     let text = |(key, value): (String, &RawValue)| match serde_json::from_str(value.get()) {
         Ok(text) => Some((key, text)),
@@ -418,7 +281,7 @@ mod tests {
     }
 
     fn read(body: &str) -> (Container, Vec<String>) {
-        let mut odd = Vec::new();
+        let mut odd = Oddities::default();
         let container = inspect(&"0123".into(), body.as_bytes(), &selection(), &mut odd);
         (container.unwrap(), odd.into_iter().map(|o| format!("{}: {}", o.what, o.value)).collect())
     }
@@ -484,22 +347,6 @@ mod tests {
     }
 
     #[test]
-    fn times_of_any_precision_and_zone_are_whole_seconds() {
-        for (written, seconds) in [
-            ("2026-11-21T07:11:53Z", 1_795_245_113),
-            ("2026-11-21T07:11:53.9Z", 1_795_245_113),
-            ("2026-11-21T07:11:53.030188422Z", 1_795_245_113),
-            ("2026-11-21T09:11:53.1+02:00", 1_795_245_113),
-            ("0001-01-01T00:00:00Z", 0),
-            ("1969-12-31T23:59:59.5Z", -1),
-        ] {
-            let (c, odd) = read(&format!(r#"{{"Created":"{written}"}}"#));
-            assert_eq!(c.created_at, seconds, "{written}");
-            assert!(odd.is_empty());
-        }
-    }
-
-    #[test]
     fn no_health_check_is_said_in_two_ways() {
         for health in ["null", r#"{"Status":"","FailingStreak":0,"Log":null}"#, r#"{"Status":"none"}"#] {
             assert_eq!(read(&format!(r#"{{"State":{{"Health":{health}}}}}"#)).0.health, Health::None);
@@ -507,46 +354,54 @@ mod tests {
     }
 
     #[test]
-    fn podmans_states_are_dockers() {
-        for (word, status) in [
-            ("configured", Status::Created),
-            ("initialized", Status::Created),
-            ("stopping", Status::Running),
-            ("stopped", Status::Exited),
-            ("paused", Status::Paused),
-        ] {
-            let (container, odd) = read(&format!(r#"{{"State":{{"Status":"{word}"}}}}"#));
-            assert_eq!((container.status, odd.len()), (status, 0), "{word}");
+    fn podmans_words_have_dockers_codes() {
+        let (c, odd) = read(r#"{"State":{"Status":"stopped","Health":{"Status":"stopped"}}}"#);
+        assert_eq!((c.status, c.health, odd.len()), (Status::Exited, Health::None, 0));
+        let (c, odd) = read(r#"{"State":{"Status":"unknown","Health":{"Status":"unknown"}}}"#);
+        assert_eq!((c.status, c.health, odd.len()), (Status::Unknown, Health::Unknown, 2));
+    }
+
+    #[test]
+    fn one_wrong_byte_costs_only_the_text_that_it_is_in() {
+        for byte in [&b"\xff"[..], b"\0", b"\n", b"\xc0\xaf", b"\\ud800", b"\\x", b"\xed\xa0\x80"] {
+            for place in ["Log", "Name", "Key", "Value", "Host"] {
+                let template = r#"{"Id":"0123","Name":"/we<Name>b","State":{"Status":"running",
+                    "Health":{"Status":"healthy","Log":[{"Output":"o<Log>k"}]}},
+                    "Config":{"Image":"bb","<Host>Hostname":"h","Labels":{"a":"1","b<Key>":"2","c":"3<Value>"}}}"#;
+                let (before, after) = template.split_once(&format!("<{place}>")).unwrap();
+                let strip = |part: &str| {
+                    let places = ["<Log>", "<Name>", "<Key>", "<Value>", "<Host>"];
+                    places.iter().fold(part.to_owned(), |part, place| part.replace(place, "")).into_bytes()
+                };
+                let body = [&strip(before), byte, &strip(after)].concat();
+                let mut odd = Oddities::default();
+                let c = inspect(&"0123".into(), &body, &selection(), &mut odd).unwrap();
+                assert_eq!((c.status, c.health), (Status::Running, Health::Healthy), "{place} {byte:?}");
+                assert_eq!((&*c.image, &c.labels[0]), ("bb", &("a".into(), "1".into())), "{place} {byte:?}");
+                assert_eq!((c.labels.len(), &*c.name == "web"), (3, place != "Name"), "{place} {byte:?}");
+                assert_eq!(&*c.hostname == "h", place != "Host", "{place} {byte:?}");
+            }
         }
-        for word in ["unknown", "bad state", ""] {
-            let (container, odd) = read(&format!(r#"{{"State":{{"Status":"{word}"}}}}"#));
-            assert_eq!((container.status, odd.len()), (Status::Unknown, 1), "{word}");
-        }
+    }
+
+    #[test]
+    fn a_container_is_who_the_answer_says() {
+        let id = |body: &str| {
+            inspect(&"web".into(), body.as_bytes(), &selection(), &mut Oddities::default()).unwrap().id
+        };
+        assert_eq!(&*id(r#"{"Id":"0123456789ab"}"#), "0123456789ab");
+        assert_eq!(&*id(r#"{"Id":"../x"}"#), "web");
+        assert_eq!(&*id("{}"), "web");
     }
 
     #[test]
     fn an_answer_that_is_no_object_is_an_error() {
         for body in ["", "[]", "{\"State\":", "null"] {
-            assert!(inspect(&"0".into(), body.as_bytes(), &selection(), &mut Vec::new()).is_err(), "{body}");
+            assert!(
+                inspect(&"0".into(), body.as_bytes(), &selection(), &mut Oddities::default()).is_err(),
+                "{body}"
+            );
         }
-    }
-
-    #[test]
-    fn one_odd_entry_does_not_fail_the_list() {
-        let mut odd = Vec::new();
-        let body = r#"[{"Id":"a1","Names":["/web/db","/own"],"State":"levitating"},7,{"Id":"../x"},{"Names":[]},
-            {"Id":"b2","Names":null}]"#;
-        let entries = list(body.as_bytes(), &mut odd).unwrap();
-        assert_eq!(
-            entries,
-            [
-                ListEntry { id: "a1".into(), name: "own".into() },
-                ListEntry { id: "b2".into(), name: "".into() },
-            ]
-        );
-        assert_eq!(odd.len(), 3);
-        assert_eq!(list(b"null", &mut odd).unwrap(), []);
-        assert!(list(b"[{\"Id\":\"a1\"},", &mut odd).is_err());
     }
 
     #[test]
@@ -577,11 +432,5 @@ mod tests {
             let labels = BTreeMap::from([(key.to_owned(), value.to_owned())]);
             assert!(event_identity(None, None, &labels, &selection()).sandbox, "{key}");
         }
-    }
-
-    #[test]
-    fn a_long_value_is_cut_where_it_is_logged() {
-        let odd = Oddity::new("x", &"ä".repeat(1000));
-        assert_eq!(odd.value.chars().count(), 121);
     }
 }

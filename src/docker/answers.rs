@@ -1,9 +1,12 @@
 //! The daemon's answers, read without a daemon: for benchmarks.
 
+use bytes::Bytes;
 use serde_json::Error;
 
 use super::answer::{self, Selection};
 use super::event::Event;
+use super::fields::Oddities;
+use super::list::ListReader;
 use crate::config::Filter;
 use crate::inventory::{Container, Text};
 
@@ -19,17 +22,18 @@ impl Answers {
 
     /// The ids of a list.
     pub fn list(&self, json: &[u8]) -> Result<Vec<Text>, Error> {
-        let entries = answer::list(json, &mut Vec::new())?;
-        Ok(entries.into_iter().map(|entry| entry.id).collect())
+        let (mut reader, mut odd) = (ListReader::new(), Oddities::default());
+        reader.push(&Bytes::copy_from_slice(json), &mut odd)?;
+        Ok(reader.finish(&mut odd)?.into_iter().map(|entry| entry.id).collect())
     }
 
     /// The container of an inspect answer.
     pub fn inspect(&self, id: &str, json: &[u8]) -> Result<Container, Error> {
-        answer::inspect(&id.into(), json, &self.0, &mut Vec::new())
+        answer::inspect(&id.into(), json, &self.0, &mut Oddities::default())
     }
 
     /// The action of an event.
     pub fn event(&self, json: &[u8]) -> Option<Text> {
-        Event::read(json, &self.0, &mut Vec::new()).map(|event| event.action)
+        Event::read(json, &self.0, &mut Oddities::default()).map(|event| event.action)
     }
 }

@@ -1,28 +1,34 @@
-//! The five calls, each with its time limit. This file and `transport.rs` are the only ones that know
-//! bollard.
+//! The five calls, each with its limits of time and size. With this file, `transport.rs`, `api_version.rs` and
+//! `vocabulary.rs` know bollard.
 //!
-//! bollard asks for the version and pings. The list, inspect answers and events are asked for over the same
-//! transport, but read by [`answer`](super::answer): bollard's models for them refuse a whole answer for one
-//! word that they do not know, and it offers no other way to the answer's text.
+//! bollard asks for the version and pings, and makes the queries of the others. The list, inspect answers and events
+//! are asked for over the same transport, but read by [`list`](super::list), [`answer`](super::answer) and
+//! [`event`](super::event): bollard's models for them refuse a whole answer for one word that they do not know, and
+//! it offers no other way to the answer's text.
 
+use std::collections::HashMap;
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bollard::{API_DEFAULT_VERSION, ClientVersion, Docker};
-use bytes::Bytes;
+use bollard::query_parameters::{EventsOptionsBuilder, ListContainersOptionsBuilder};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use bytes::{Bytes, BytesMut};
 use http::{Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::answer::{self, ListEntry, Oddity, Selection};
+use super::answer::{self, Selection};
+use super::api_version::EngineVersion;
+use super::bounds;
+use super::fields::{Oddities, cut};
+use super::list::{ListEntry, ListReader};
 use super::transport::{EndpointError, Transport};
 use super::watcher::Outcome;
 use crate::config;
 use crate::inventory::Text;
-
-/// More than the list of 100,000 containers. An answer that does not end must not take all memory.
-const LARGEST_ANSWER: usize = 512 * 1024 * 1024;
 
 /// Of the daemon's own words for why it refuses, so many characters are logged.
 const LONGEST_REFUSAL: usize = 500;
@@ -36,6 +42,8 @@ pub(super) struct Client {
     /// `/v1.41`, before every path but those that agree on it.
     version: Arc<str>,
     is_podman: bool,
+    /// Held by each inspect answer that is a large one.
+    large_inspects: Arc<Semaphore>,
 }
 
 /// From when on Podman is taken to know of a subscription that it does not answer. Versions 5.1 and 5.2 send the
@@ -56,7 +64,14 @@ impl Client {
             API_DEFAULT_VERSION,
         )
         .map_err(|error| EndpointError::Client(error.to_string()))?;
-        Ok(Self { transport, bollard, timeout: config.timeout, version: "".into(), is_podman: false })
+        Ok(Self {
+            transport,
+            bollard,
+            timeout: config.timeout,
+            version: "".into(),
+            is_podman: false,
+            large_inspects: Arc::new(Semaphore::new(bounds::LARGE_INSPECTS)),
+        })
     }
 
     /// The same daemon over new connections, with the API version agreed on anew: it may have been replaced by
@@ -67,49 +82,83 @@ impl Client {
         let fresh = tokio::task::spawn_blocking(move || Self::new(&settings));
         let fresh = self.within(async { fresh.await.map_err(|error| error.to_string()) }).await?;
         let fresh = fresh.map_err(|error| error.to_string())?;
-        let version = fresh.within(async { fresh.bollard.version().await.map_err(plain) }).await?;
-        let newest = version.api_version.as_deref().and_then(parse_version);
-        let oldest = version.min_api_version.as_deref().and_then(parse_version);
-        let newest = newest
-            .ok_or_else(|| format!("the daemon's API version cannot be read: {:?}", version.api_version))?;
-        let agreed = agree(newest, oldest);
-        let is_podman = version.components.iter().flatten().any(|part| part.name == "Podman Engine");
-        Ok(Self { version: format!("/v{}.{}", agreed.0, agreed.1).into(), is_podman, ..fresh })
+        let version = fresh.within(fresh.engine_version()).await?;
+        Ok(Self { version: version.path_prefix()?.into(), is_podman: version.is_podman, ..fresh })
+    }
+
+    /// bollard asks first. Its model refuses an answer for fields that nothing here needs; then we ask.
+    async fn engine_version(&self) -> Result<EngineVersion, String> {
+        use bollard::errors::Error::{JsonDataError, JsonSerdeError};
+        match self.bollard.version().await {
+            Ok(version) => Ok(version.into()),
+            Err(JsonDataError { .. } | JsonSerdeError { .. }) => {
+                let body = read(ok(self.answer("/version").await?).await?, bounds::SMALL_ANSWER).await?;
+                EngineVersion::read(&body).map_err(|error| format!("the version cannot be read: {error}"))
+            }
+            Err(error) => Err(plain(&error)),
+        }
     }
 
     /// Asks whether the daemon is there.
     pub(super) async fn ping(&self, within: Duration) -> Result<(), String> {
         let pong = tokio::time::timeout(within, self.bollard.ping()).await;
-        pong.map_err(|_| late(within))?.map(drop).map_err(plain)
+        pong.map_err(|_| late(within))?.map(drop).map_err(|error| plain(&error))
     }
 
     /// Lists all containers.
-    pub(super) async fn list(&self, odd: &mut Vec<Oddity>) -> Result<Vec<ListEntry>, String> {
-        let body = self.within(async { self.body("/containers/json?all=1").await }).await?;
-        answer::list(&body, odd).map_err(|error| format!("the list cannot be read: {error}"))
+    pub(super) async fn list(&self, odd: &mut Oddities) -> Result<Vec<ListEntry>, String> {
+        let unreadable = |error| format!("the list cannot be read: {error}");
+        let list = async {
+            let answer = ok(self.answer(&list_path()).await?).await?;
+            let mut body = Limited::new(answer.into_body(), bounds::LIST);
+            let mut reader = ListReader::new();
+            while let Some(chunk) = chunk(&mut body, bounds::LIST).await? {
+                reader.push(&chunk, odd).map_err(unreadable)?;
+            }
+            reader.finish(odd).map_err(unreadable)
+        };
+        self.within(list).await
     }
 
     /// Inspects a container.
-    pub(super) async fn inspect(&self, id: &Text, selection: &Selection, odd: &mut Vec<Oddity>) -> Outcome {
+    pub(super) async fn inspect(&self, id: &Text, selection: &Selection, odd: &mut Oddities) -> Outcome {
         let path = format!("/containers/{id}/json");
         let body = self.within(async {
             match self.answer(&path).await? {
                 answer if answer.status() == StatusCode::NOT_FOUND => Ok(None),
                 answer if answer.status() == StatusCode::INTERNAL_SERVER_ERROR => {
-                    let (status, body) = (answer.status(), read(answer).await?);
+                    let (status, body) = (answer.status(), beginning(answer).await);
                     if says_gone(id, &body) { Ok(None) } else { Err(refusal(status, &body)) }
                 }
-                answer => read(ok(answer).await?).await.map(Some),
+                answer => self.inspect_answer(ok(answer).await?).await.map(Some),
             }
         });
         match body.await {
-            Ok(Some(body)) => match answer::inspect(id, &body, selection, odd) {
+            Ok(Some((body, _large))) => match answer::inspect(id, &body, selection, odd) {
                 Ok(container) => Outcome::Found(Arc::new(container)),
                 Err(error) => Outcome::Failed(format!("the answer cannot be read: {error}")),
             },
             Ok(None) => Outcome::Gone,
             Err(why) => Outcome::Failed(why),
         }
+    }
+
+    /// An inspect answer, and what it has to hold for as long as it is in memory if it is a large one. Who waits for
+    /// that reads no more meanwhile, and holds nothing that others wait for.
+    async fn inspect_answer(
+        &self,
+        answer: Response<Incoming>,
+    ) -> Result<(Bytes, Option<SemaphorePermit<'_>>), String> {
+        let mut body = Limited::new(answer.into_body(), bounds::INSPECT);
+        let mut read = BytesMut::new();
+        let mut large = None;
+        while let Some(chunk) = chunk(&mut body, bounds::INSPECT).await? {
+            if large.is_none() && read.len() + chunk.len() > bounds::INSPECT_FREE {
+                large = Some(self.large_inspects.acquire().await.map_err(|error| error.to_string())?);
+            }
+            read.extend_from_slice(&chunk);
+        }
+        Ok((read.freeze(), large))
     }
 
     /// Subscribes to the events, with those since a moment. Calls `open` when the daemon has answered, or is
@@ -137,10 +186,6 @@ impl Client {
         answer.await
     }
 
-    async fn body(&self, path: &str) -> Result<Bytes, String> {
-        read(ok(self.answer(path).await?).await?).await
-    }
-
     async fn answer(&self, path: &str) -> Result<Response<Incoming>, String> {
         let answer = self.transport.get(&format!("{}{path}", self.version)).await;
         answer.map_err(|error: io::Error| error.to_string())
@@ -155,9 +200,37 @@ fn late(limit: Duration) -> String {
     format!("no answer within {limit:?}")
 }
 
-async fn read(answer: Response<Incoming>) -> Result<Bytes, String> {
-    let body = Limited::new(answer.into_body(), LARGEST_ANSWER).collect().await;
-    body.map(http_body_util::Collected::to_bytes).map_err(|error| format!("the answer broke off: {error}"))
+/// The next chunk of an answer that is no longer than `limit`.
+async fn chunk(body: &mut Limited<Incoming>, limit: usize) -> Result<Option<Bytes>, String> {
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| match error.is::<LengthLimitError>() {
+            true => format!("the answer is longer than {limit} bytes"),
+            false => format!("the answer broke off: {error}"),
+        })?;
+        if let Ok(chunk) = frame.into_data() {
+            return Ok(Some(chunk));
+        }
+    }
+    Ok(None)
+}
+
+async fn read(answer: Response<Incoming>, limit: usize) -> Result<Bytes, String> {
+    let mut body = Limited::new(answer.into_body(), limit);
+    let mut read = BytesMut::new();
+    while let Some(chunk) = chunk(&mut body, limit).await? {
+        read.extend_from_slice(&chunk);
+    }
+    Ok(read.freeze())
+}
+
+/// What a refusal begins with, however long it is and however it ends.
+async fn beginning(answer: Response<Incoming>) -> Bytes {
+    let mut body = Limited::new(answer.into_body(), bounds::REFUSAL);
+    let mut read = BytesMut::new();
+    while let Ok(Some(chunk)) = chunk(&mut body, bounds::REFUSAL).await {
+        read.extend_from_slice(&chunk);
+    }
+    read.freeze()
 }
 
 /// The answer, unless it is the daemon's refusal.
@@ -166,7 +239,7 @@ async fn ok(answer: Response<Incoming>) -> Result<Response<Incoming>, String> {
     if status.is_success() {
         return Ok(answer);
     }
-    Err(refusal(status, &read(answer).await.unwrap_or_default()))
+    Err(refusal(status, &beginning(answer).await))
 }
 
 #[derive(serde::Deserialize)]
@@ -182,7 +255,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
         Ok(refusal) => refusal.message,
         Err(_) => String::from_utf8_lossy(body).into_owned(),
     };
-    format!("{status}: {}", answer::cut(message.trim(), LONGEST_REFUSAL))
+    format!("{status}: {}", cut(message.trim(), LONGEST_REFUSAL))
 }
 
 /// Whether a failure is Podman's way of saying that this container went away while it was inspected.
@@ -193,56 +266,43 @@ fn says_gone(id: &str, body: &[u8]) -> bool {
     })
 }
 
-fn plain(error: bollard::errors::Error) -> String {
-    match error {
-        bollard::errors::Error::IOError { err } => err.to_string(),
-        error => error.to_string(),
+/// What is at the bottom of an error: the layers above it say that a call has failed, which is known.
+fn plain(error: &bollard::errors::Error) -> String {
+    let mut cause: &dyn Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
     }
+    cause.to_string()
 }
 
-/// The query of the event stream. Containers' events are always asked for: they keep the state right.
+fn list_path() -> String {
+    with_query("/containers/json", ListContainersOptionsBuilder::new().all(true).build())
+}
+
+/// The path of the event stream. Containers' events are always asked for: they keep the state right.
 fn events_path(types: &[String], since: Option<SystemTime>) -> String {
-    let mut query = url::form_urlencoded::Serializer::new(String::new());
+    let mut options = EventsOptionsBuilder::new();
     if let Some(since) = since.and_then(|since| since.duration_since(UNIX_EPOCH).ok()) {
-        query.append_pair("since", &format!("{}.{:09}", since.as_secs(), since.subsec_nanos()));
+        options = options.since(&format!("{}.{:09}", since.as_secs(), since.subsec_nanos()));
     }
     if !types.iter().any(|t| t == "*") {
         let mut wanted: Vec<&str> = types.iter().map(String::as_str).chain(["container"]).collect();
         wanted.sort_unstable();
         wanted.dedup();
-        query.append_pair("filters", &serde_json::json!({ "type": wanted }).to_string());
+        options = options.filters(&HashMap::from([("type", wanted)]));
     }
-    format!("/events?{}", query.finish())
+    with_query("/events", options.build())
 }
 
-type Version = (usize, usize);
-
-/// bollard's newest version, or the daemon's if that is older. A daemon that is too new for both is taken at
-/// the oldest that it still speaks: what is used here has not changed for years.
-fn agree(newest: Version, oldest: Option<Version>) -> Version {
-    let ClientVersion { major_version, minor_version } = *API_DEFAULT_VERSION;
-    newest.min((major_version, minor_version)).max(oldest.unwrap_or_default())
-}
-
-fn parse_version(version: &str) -> Option<Version> {
-    let (major, minor) = version.split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
+fn with_query(path: &str, options: impl serde::Serialize) -> String {
+    // The options are numbers, flags and texts, which a query can always hold.
+    let query = serde_urlencoded::to_string(options).unwrap_or_default();
+    format!("{path}?{query}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_version_is_one_that_both_speak() {
-        assert_eq!(agree((1, 41), Some((1, 12))), (1, 41));
-        assert_eq!(agree((1, 41), None), (1, 41));
-        assert_eq!(agree((1, 60), Some((1, 44))), (1, 53));
-        assert_eq!(agree((1, 60), Some((1, 55))), (1, 55));
-        assert_eq!(agree((2, 1), Some((2, 0))), (2, 0));
-        assert_eq!(parse_version("1.41"), Some((1, 41)));
-        assert_eq!(parse_version("one"), None);
-    }
 
     #[test]
     fn podman_fails_where_a_container_goes_away_meanwhile() {

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::mpsc;
@@ -13,9 +12,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::answer::{Oddity, Selection};
+use super::answer::Selection;
 use super::client::Client;
 use super::event::{Effect, Event};
+use super::fields::{Oddities, Oddity};
+use super::framing::{self, Frame, Framer};
 use super::transport::EndpointError;
 use super::watcher::{Action, Change, Input, Note, Settings, Watcher};
 use crate::config::Config;
@@ -30,8 +31,6 @@ const STREAM_QUEUE: usize = 256;
 const GATHER: Duration = Duration::from_millis(20);
 /// But no more of them than this.
 const MOST_GATHERED: usize = 1024;
-/// An event that is longer than this is none.
-const LONGEST_EVENT: usize = 1024 * 1024;
 /// Oddities that are remembered, so that each is logged once.
 const LOGGED_ODDITIES: usize = 1000;
 
@@ -117,7 +116,7 @@ impl Driver {
             Action::List => {
                 let (client, odd) = (self.client.clone(), self.odd.clone());
                 self.tasks.spawn(async move {
-                    let mut oddities = Vec::new();
+                    let mut oddities = Oddities::default();
                     let list = client.list(&mut oddities).await;
                     odd.log("list", oddities);
                     Done::Input(Input::Listed(list))
@@ -127,7 +126,7 @@ impl Driver {
                 let (client, odd) = (self.client.clone(), self.odd.clone());
                 let selection = Arc::clone(&self.selection);
                 self.tasks.spawn(async move {
-                    let mut oddities = Vec::new();
+                    let mut oddities = Oddities::default();
                     let outcome = client.inspect(&id, &selection, &mut oddities).await;
                     odd.log(&id, oddities);
                     Done::Input(Input::Inspected { id, outcome })
@@ -308,7 +307,8 @@ async fn read_events(
     odd: &OddityLog,
     sender: &mpsc::Sender<Input>,
 ) -> String {
-    let mut lines = Lines::default();
+    let mut framer = Framer::new(&framing::EVENTS);
+    let mut frames = Vec::new();
     let mut gathered = Vec::new();
     let mut due = None;
     let end = loop {
@@ -330,10 +330,15 @@ async fn read_events(
                 Err(_) => continue,
             },
         };
-        let mut oddities = Vec::new();
-        let events = lines.push(chunk).into_iter().filter_map(|line| match line {
-            Ok(line) => Event::read(&line, selection, &mut oddities),
-            Err(()) => {
+        let mut oddities = Oddities::default();
+        framer.push(&chunk, &mut frames);
+        let events = frames.drain(..).filter_map(|frame| match frame {
+            Frame::Object(json) => Event::read(&json, selection, &mut oddities),
+            Frame::Broken(json) => {
+                oddities.push(Oddity::new("event", &String::from_utf8_lossy(&json)));
+                None
+            }
+            Frame::TooLong => {
                 oddities.push(Oddity::new("event", "longer than an event can be"));
                 None
             }
@@ -363,45 +368,6 @@ async fn hand_over(gathered: &mut Vec<Event>, sender: &mpsc::Sender<Input>) -> b
     gathered.is_empty() || sender.send(Input::Events(std::mem::take(gathered))).await.is_ok()
 }
 
-/// Makes lines of chunks. A line that grows too long is dropped, and what follows it is read again.
-#[derive(Default)]
-struct Lines {
-    rest: BytesMut,
-    skipping: bool,
-}
-
-impl Lines {
-    fn push(&mut self, chunk: Bytes) -> Vec<Result<Bytes, ()>> {
-        let mut lines = Vec::new();
-        let mut chunk = chunk;
-        while let Some(end) = chunk.iter().position(|&byte| byte == b'\n') {
-            let head = chunk.split_to(end);
-            chunk.advance(1);
-            let line = if self.rest.is_empty() {
-                head
-            } else {
-                self.rest.extend_from_slice(&head);
-                self.rest.split().freeze()
-            };
-            if std::mem::take(&mut self.skipping) {
-                continue;
-            }
-            if !line.iter().all(u8::is_ascii_whitespace) {
-                lines.push(Ok(line));
-            }
-        }
-        if !self.skipping {
-            self.rest.extend_from_slice(&chunk);
-            if self.rest.len() > LONGEST_EVENT {
-                self.rest = BytesMut::new();
-                self.skipping = true;
-                lines.push(Err(()));
-            }
-        }
-        lines
-    }
-}
-
 /// Counts what could not be read, and logs each thing once.
 #[derive(Clone)]
 struct OddityLog {
@@ -410,9 +376,9 @@ struct OddityLog {
 }
 
 impl OddityLog {
-    fn log(&self, place: &str, oddities: Vec<Oddity>) {
+    fn log(&self, place: &str, oddities: Oddities) {
+        self.stats.unreadable.add(oddities.count() as u64);
         for Oddity { what, value } in oddities {
-            self.stats.unreadable.increment();
             let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
             if logged.len() >= LOGGED_ODDITIES {
                 logged.clear();
@@ -449,28 +415,5 @@ mod tests {
         assert!(!said("late: 1", REMINDER + Duration::from_secs(1)));
         assert!(said("late: 2", REMINDER + OTHER_REASON));
         assert!(!said("late: 3", REMINDER + OTHER_REASON));
-    }
-
-    fn lines(chunks: &[&[u8]]) -> Vec<Result<String, ()>> {
-        let mut lines = Lines::default();
-        let pushed = chunks.iter().flat_map(|chunk| lines.push(Bytes::copy_from_slice(chunk)));
-        pushed.map(|line| line.map(|line| String::from_utf8_lossy(&line).into_owned())).collect()
-    }
-
-    #[test]
-    fn lines_are_found_wherever_chunks_end() {
-        assert_eq!(
-            lines(&[b"{1}\n{2", b"", b"}", b"\n\n \n{3}\n{4"]),
-            ["{1}", "{2}", "{3}"].map(|l| Ok(l.into()))
-        );
-    }
-
-    #[test]
-    fn a_line_without_end_costs_only_itself() {
-        let long = vec![b'x'; LONGEST_EVENT];
-        assert_eq!(
-            lines(&[b"{1}\nx", &long, &long, b"x\n{2}\n"]),
-            [Ok("{1}".into()), Err(()), Ok("{2}".into())]
-        );
     }
 }

@@ -8,7 +8,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::answer::{Oddity, Selection, event_identity, label_map};
+use super::answer::{Selection, event_identity, label_map};
+use super::fields::{Oddities, Oddity, field, object, only_object, read_mended, text};
+use super::list::is_id;
+use super::values::whole_number;
+use super::vocabulary;
 use crate::config::{Events, ExecCommand};
 use crate::inventory::{EventIdentity, EventLabels, Text};
 
@@ -62,25 +66,26 @@ const IMAGE: &str = "image";
 
 impl Event {
     /// Reads one event of the stream. Without a kind and an action it says nothing.
-    pub(super) fn read(json: &[u8], selection: &Selection, odd: &mut Vec<Oddity>) -> Option<Self> {
-        use super::answer::{field, object, only_object};
-        let Ok(raw) = only_object::<RawEvent<'_>>(json) else {
-            odd.push(Oddity::new("event", &String::from_utf8_lossy(json)));
-            return None;
-        };
+    pub(super) fn read(json: &[u8], selection: &Selection, odd: &mut Oddities) -> Option<Self> {
+        read_mended(json, odd, |json, odd| {
+            let Ok(raw) = only_object::<RawEvent<'_>>(json) else { return Err(()) };
+            Self::from_raw(&raw, selection, odd).ok_or(())
+        })
+        .map_err(|()| odd.push(Oddity::new("event", &String::from_utf8_lossy(json))))
+        .ok()
+    }
+
+    fn from_raw(raw: &RawEvent<'_>, selection: &Selection, odd: &mut Oddities) -> Option<Self> {
         let actor: RawActor<'_> = object(raw.actor, "event's Actor", odd);
         let attributes = label_map(actor.attributes, odd);
-        let kind = field::<String>(raw.kind, "event's Type", odd);
-        let action = field::<String>(raw.action, "event's Action", odd).filter(|action| !action.is_empty());
-        let (Some(kind), Some(action)) = (kind, action) else {
-            odd.push(Oddity::new("event", &String::from_utf8_lossy(json)));
-            return None;
-        };
-        let time = field::<u64>(raw.time_nano, "event's timeNano", odd)
+        let kind = field::<String>(raw.kind, "event's Type", odd)?;
+        let action =
+            field::<String>(raw.action, "event's Action", odd).filter(|action| !action.is_empty())?;
+        let time = whole_number::<u64>(raw.time_nano, "event's timeNano", odd)
             .filter(|&nanos| nanos > 0)
             .map(Duration::from_nanos)
-            .or_else(|| field::<u64>(raw.time, "event's time", odd).map(Duration::from_secs));
-        let actor = field::<String>(actor.id, "event's Actor.ID", odd).unwrap_or_default();
+            .or_else(|| whole_number::<u64>(raw.time, "event's time", odd).map(Duration::from_secs));
+        let actor = text(actor.id, "event's Actor.ID", odd);
         let health = field::<String>(raw.health, "event's HealthStatus", odd);
         Some(Self {
             early: kind == "container" && action == "exec_died",
@@ -132,7 +137,7 @@ impl Event {
 
     /// What happens to what is known of a container.
     pub(super) fn effect(&self) -> Effect {
-        if !self.is_container() || !super::answer::is_id(&self.actor) {
+        if !self.is_container() || !is_id(&self.actor) {
             return Effect::Nothing;
         }
         match self.base_action() {
@@ -164,21 +169,13 @@ pub(super) enum Effect {
     Gone,
 }
 
-/// Podman's actions under Docker's names.
+/// The action under Docker's name, with the health that Podman tells beside it.
 fn docker_action(kind: &str, action: &str, health: Option<&str>) -> String {
-    if kind != "container" {
-        return action.to_owned();
-    }
-    match action {
-        "died" => "die".to_owned(),
-        "remove" => "destroy".to_owned(),
-        "exec" => "exec_start".to_owned(),
-        "exec_died" => "exec_die".to_owned(),
-        "health_status" => match health {
-            Some(health) if !health.is_empty() => format!("health_status: {health}"),
-            _ => action.to_owned(),
-        },
-        _ => action.to_owned(),
+    match health.filter(|health| !health.is_empty()) {
+        Some(health) if kind == "container" && action == "health_status" => {
+            format!("health_status: {health}")
+        }
+        _ => vocabulary::action(kind, action).unwrap_or(action).to_owned(),
     }
 }
 
@@ -225,9 +222,9 @@ mod tests {
     use super::*;
     use crate::config::Filter;
 
-    fn read(json: &str) -> Result<Event, Vec<Oddity>> {
+    fn read(json: &str) -> Result<Event, Oddities> {
         let selection = Selection::new(Filter::all(), Filter::none());
-        let mut odd = Vec::new();
+        let mut odd = Oddities::default();
         Event::read(json.as_bytes(), &selection, &mut odd).ok_or(odd)
     }
 

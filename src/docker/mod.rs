@@ -1,18 +1,27 @@
 //! The daemon: asked, listened to, and followed. Nothing outside of this folder knows how.
 //!
-//! `transport` connects and lets the five calls through; `client` makes them; `answer` and `event` read what
-//! comes back; `watcher` decides what it means and what is to be done next, `continuity` whether every event has
-//! come; `driver` does it.
+//! `transport` connects and lets the five calls through; `client` makes them, within `bounds`. `framing` finds the
+//! objects in what comes back; `list`, `answer`, `event` and `api_version` read them, field by field: `fields`,
+//! `values` for numbers and times, `vocabulary` for words, `repair` for what is almost JSON. `watcher` decides what
+//! it means and what is to be done next, `continuity` whether every event has come; `driver` does it.
 
 mod answer;
 mod answers;
+mod api_version;
+mod bounds;
 mod client;
 mod continuity;
 mod driver;
 mod event;
+mod fields;
+mod framing;
 mod later;
+mod list;
+mod repair;
 mod seen;
 mod transport;
+mod values;
+mod vocabulary;
 mod watcher;
 
 pub use answers::Answers;

@@ -7,7 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bollard::BollardRequest;
@@ -24,6 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
+use super::bounds;
 use crate::config;
 use crate::tls::TlsError;
 
@@ -70,27 +71,39 @@ impl std::error::Error for EndpointError {}
 #[derive(Clone)]
 pub(super) struct Transport {
     client: Client<Connector, Empty<Bytes>>,
+    /// For bollard, which reads an answer to its end however long it is.
+    bounded: Client<Connector, Empty<Bytes>>,
     authority: Arc<str>,
 }
 
 impl Transport {
     /// Connections are made when they are needed; this only looks at the address and the certificates.
     pub(super) fn new(config: &config::Docker) -> Result<Self, EndpointError> {
-        let endpoint = Endpoint::parse(config)?;
-        let authority = match &endpoint {
+        let endpoint = Arc::new(Endpoint::parse(config)?);
+        let authority = match &*endpoint {
             Endpoint::Unix(_) | Endpoint::Ssh { .. } => "docker".into(),
             Endpoint::Tcp { address } | Endpoint::Tls { address, .. } => address.as_str().into(),
         };
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(30))
-            .pool_max_idle_per_host(config.inspect_concurrency)
-            .build(Connector(Arc::new(endpoint)));
-        Ok(Self { client, authority })
+        let client = |longest_answer| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(Duration::from_secs(30))
+                .pool_max_idle_per_host(config.inspect_concurrency)
+                .build(Connector { endpoint: Arc::clone(&endpoint), longest_answer })
+        };
+        Ok(Self { client: client(None), bounded: client(Some(bounds::SMALL_ANSWER)), authority })
     }
 
     /// Sends a GET request, if it is one of the five.
     pub(super) async fn get(&self, path_and_query: &str) -> io::Result<Response<Incoming>> {
+        self.get_by(&self.client, path_and_query).await
+    }
+
+    async fn get_by(
+        &self,
+        client: &Client<Connector, Empty<Bytes>>,
+        path_and_query: &str,
+    ) -> io::Result<Response<Incoming>> {
         let (path, _) = path_and_query.split_once('?').unwrap_or((path_and_query, ""));
         if !is_allowed(path) {
             return Err(io::Error::new(
@@ -105,10 +118,10 @@ impl Transport {
             .build()
             .map_err(io::Error::other)?;
         let request = Request::get(uri).body(Empty::new()).map_err(io::Error::other)?;
-        match self.client.request(request.clone()).await {
+        match client.request(request.clone()).await {
             // A daemon may close an idle connection just as it is used again: Podman does after some seconds. None
             // of the calls changes anything, so it can be made once more.
-            Err(error) if !error.is_connect() => self.client.request(request).await,
+            Err(error) if !error.is_connect() => client.request(request).await,
             answer => answer,
         }
         .map_err(root_cause)
@@ -124,7 +137,7 @@ impl Transport {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, refused).into());
         }
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
-        Ok(self.get(target).await?)
+        Ok(self.get_by(&self.bounded, target).await?)
     }
 }
 
@@ -267,7 +280,10 @@ trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 #[derive(Clone)]
-struct Connector(Arc<Endpoint>);
+struct Connector {
+    endpoint: Arc<Endpoint>,
+    longest_answer: Option<usize>,
+}
 
 impl tower::Service<Uri> for Connector {
     type Response = DaemonStream;
@@ -280,8 +296,55 @@ impl tower::Service<Uri> for Connector {
 
     /// There is one daemon, whatever the URI says.
     fn call(&mut self, _: Uri) -> Self::Future {
-        let endpoint = Arc::clone(&self.0);
-        Box::pin(async move { Ok(DaemonStream(TokioIo::new(endpoint.connect().await?))) })
+        let Self { endpoint, longest_answer } = self.clone();
+        Box::pin(async move {
+            let stream = endpoint.connect().await?;
+            let stream = match longest_answer {
+                Some(longest) => Box::new(BoundedAnswers { stream, longest, read: 0 }),
+                None => stream,
+            };
+            Ok(DaemonStream(TokioIo::new(stream)))
+        })
+    }
+}
+
+/// A connection that fails where an answer is longer than it may be.
+struct BoundedAnswers {
+    stream: Box<dyn Duplex>,
+    longest: usize,
+    /// Bytes since the last request.
+    read: usize,
+}
+
+impl AsyncRead for BoundedAnswers {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.read = self.read.saturating_add(buffer.filled().len().saturating_sub(before));
+        if self.read > self.longest {
+            let long = format!("the answer is longer than {} bytes", self.longest);
+            return Poll::Ready(Err(io::Error::other(long)));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for BoundedAnswers {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.read = 0;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -20,10 +20,10 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::answer::ListEntry;
 use super::continuity::Continuity;
 use super::event::{Effect, Event};
 use super::later::Later;
+use super::list::ListEntry;
 use crate::config::{self, Filter};
 use crate::inventory::{Container, EventLabels, Text};
 

@@ -99,14 +99,6 @@ macro_rules! coded {
                     Self::Unknown => "unknown",
                 }
             }
-
-            /// The one that the daemon's word stands for.
-            pub fn from_word(word: &str) -> Option<Self> {
-                match word {
-                    $($word => Some(Self::$variant),)+
-                    _ => None,
-                }
-            }
         }
     };
 }

@@ -1,0 +1,179 @@
+//! The fields of an answer, each read by itself: what cannot be read is noted, and costs nothing else.
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Error};
+use serde_json::value::RawValue;
+
+use super::repair::repaired;
+
+/// A part of an answer that could not be read, as it is logged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Oddity {
+    /// What could not be read: `State.Status`.
+    pub(super) what: String,
+    /// How it was written.
+    pub(super) value: String,
+}
+
+impl Oddity {
+    pub(super) fn new(what: impl Into<String>, value: &str) -> Self {
+        const LONGEST: usize = 120;
+        // What follows these can hold passwords.
+        let secret = ["exec_create", "exec_start", "\"Command\"", "\"Env\"", "\"Cmd\""];
+        let end = secret.iter().filter_map(|key| value.find(key)).min().unwrap_or(value.len());
+        Self { what: cut(&what.into(), LONGEST), value: cut(&value[..end], LONGEST) }
+    }
+}
+
+/// What could not be read of an answer. An answer can be odd in more places than are worth remembering.
+#[derive(Debug, Default)]
+pub(super) struct Oddities {
+    kept: Vec<Oddity>,
+    count: usize,
+}
+
+impl Oddities {
+    const MOST_KEPT: usize = 100;
+
+    pub(super) fn push(&mut self, oddity: Oddity) {
+        self.count += 1;
+        if self.kept.len() < Self::MOST_KEPT {
+            self.kept.push(oddity);
+        }
+    }
+
+    /// All of them, also those that are not kept.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    fn append(&mut self, other: Self) {
+        let count = self.count + other.count;
+        other.kept.into_iter().for_each(|oddity| self.push(oddity));
+        self.count = count;
+    }
+}
+
+impl IntoIterator for Oddities {
+    type Item = Oddity;
+    type IntoIter = std::vec::IntoIter<Oddity>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.kept.into_iter()
+    }
+}
+
+/// As much of a daemon's text as is worth a place in a log line.
+pub(super) fn cut(text: &str, longest: usize) -> String {
+    let mut short: String = text.chars().take(longest + 1).collect();
+    if short.chars().count() > longest {
+        short.pop();
+        short.push('…');
+    }
+    short
+}
+
+/// Reads an answer. Where something in it cannot be read, its wrong bytes are mended and it is read again, so that
+/// one of them costs no more than the text that it is in.
+pub(super) fn read_mended<T, E>(
+    json: &[u8],
+    odd: &mut Oddities,
+    read: impl Fn(&[u8], &mut Oddities) -> Result<T, E>,
+) -> Result<T, E> {
+    let mut odd_as_it_is = Oddities::default();
+    let as_it_is = read(json, &mut odd_as_it_is);
+    if as_it_is.is_err() || !odd_as_it_is.is_empty() {
+        let mut odd_mended = Oddities::default();
+        odd_mended.push(Oddity::new("JSON", "a byte that cannot be in it"));
+        if let Some(mended) = repaired(json)
+            && let Ok(value) = read(&mended, &mut odd_mended)
+        {
+            odd.append(odd_mended);
+            return Ok(value);
+        }
+    }
+    odd.append(odd_as_it_is);
+    as_it_is
+}
+
+/// A field that is there, not null, and of its type.
+pub(super) fn field<T: DeserializeOwned>(
+    raw: Option<&RawValue>,
+    what: &str,
+    odd: &mut Oddities,
+) -> Option<T> {
+    let raw = present(raw)?;
+    let value = serde_json::from_str(raw.get());
+    if value.is_err() {
+        odd.push(Oddity::new(what, raw.get()));
+    }
+    value.ok()
+}
+
+/// A field that is there, and not null.
+pub(super) fn present(raw: Option<&RawValue>) -> Option<&RawValue> {
+    raw.filter(|raw| raw.get() != "null")
+}
+
+/// A text, empty where there is none.
+pub(super) fn text(raw: Option<&RawValue>, what: &str, odd: &mut Oddities) -> String {
+    field::<String>(raw, what, odd).unwrap_or_default()
+}
+
+/// An object whose fields are still to be read.
+pub(super) fn object<'a, T: Deserialize<'a> + Default>(
+    raw: Option<&'a RawValue>,
+    what: &str,
+    odd: &mut Oddities,
+) -> T {
+    let Some(raw) = present(raw) else { return T::default() };
+    only_object(raw.get().as_bytes()).unwrap_or_else(|_| {
+        odd.push(Oddity::new(what, raw.get()));
+        T::default()
+    })
+}
+
+/// serde takes a list for a struct too: its fields in their order.
+pub(super) fn only_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
+    if json.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
+        return Err(serde_json::Error::custom("expected an object"));
+    }
+    serde_json::from_slice(json)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_value_is_cut_where_it_is_logged() {
+        let odd = Oddity::new("x", &"ä".repeat(1000));
+        assert_eq!(odd.value.chars().count(), 121);
+    }
+
+    #[test]
+    fn only_so_many_oddities_are_kept_of_an_answer() {
+        let mut odd = Oddities::default();
+        for _ in 0..1000 {
+            let mut more = Oddities::default();
+            (0..200).for_each(|_| more.push(Oddity::new("x", "y")));
+            odd.append(more);
+        }
+        assert_eq!((odd.count(), odd.into_iter().count()), (200_000, Oddities::MOST_KEPT));
+    }
+
+    #[test]
+    fn command_lines_and_environments_are_not_logged() {
+        for value in [
+            r#"{"Type":"container","Action":"exec_start: login --password secret"#,
+            r#"{"Command":"login --password secret","Id":7}"#,
+            r#"{"Id":7,"Env":["PASSWORD=secret"]}"#,
+        ] {
+            assert!(!Oddity::new("x", value).value.contains("secret"));
+        }
+    }
+}
