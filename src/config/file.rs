@@ -39,8 +39,9 @@ const NO_EFFECT_YET: &str = "has no effect yet";
 const CUMULATIVE: &str = "an exponential histogram is cumulative, whatever temporality_preference says";
 
 /// The types of events that Docker and Podman send.
-const EVENT_TYPES: [&str; 16] = [
+const EVENT_TYPES: [&str; 17] = [
     "*",
+    "artifact",
     "builder",
     "checkpoint",
     "config",
