@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use docker_state_exporter::app::signals::Signals;
-use docker_state_exporter::app::{Exporter, blocking, logging};
+use docker_state_exporter::app::{Exporter, abort, blocking, logging};
 use docker_state_exporter::cli::{self, Command, Settings};
 use docker_state_exporter::commands::{healthcheck, once};
 use docker_state_exporter::config::{self, Config};
@@ -31,7 +31,8 @@ const ABANDON: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
-    // First of all, so that a signal ends it whatever hangs; the first process of a container ignores it otherwise.
+    abort::on_panic();
+    // Before all else, so that a signal ends it whatever hangs; the first process of a container ignores it otherwise.
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),

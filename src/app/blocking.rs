@@ -4,10 +4,7 @@
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends, and with it whoever waits here.
-            Err(_) => std::future::pending().await,
-        },
+        // A panic has ended the process. Else the runtime ends, and with it whoever waits here.
+        Err(_) => std::future::pending().await,
     }
 }

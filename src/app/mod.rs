@@ -1,5 +1,6 @@
 //! The exporter as it runs: the parts put together, the readers that run, what a reload changes, logging, signals.
 
+pub mod abort;
 mod blocking;
 mod descriptors;
 mod error;

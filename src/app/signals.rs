@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::logging;
+use super::abort::abort;
 
 /// From the first signal to the end, whatever hangs. Docker kills after ten seconds.
 const DEADLINE: Duration = Duration::from_secs(8);
@@ -74,8 +74,7 @@ async fn end(mut endings: Endings, shutdown: CancellationToken) {
         Ok(signal) => error!(signal, "ending at once"),
         Err(_) => error!("something hangs; ending without it"),
     }
-    logging::flush();
-    std::process::exit(FORCED);
+    abort(FORCED);
 }
 
 async fn pass_on(mut hangup: Signal, reload: mpsc::Sender<()>) {

@@ -1,6 +1,6 @@
 //! The daemon: asked, listened to, and followed. Nothing outside of this folder knows how.
 //!
-//! `transport` connects and lets the five calls through; `client` makes them, within `bounds`. `framing` finds the
+//! `transport` connects, by `ssh` too, and lets the five calls through; `client` makes them, within `bounds`. `framing` finds the
 //! objects in what comes back; `list`, `answer`, `event` and `api_version` read them, field by field: `fields`,
 //! `values` for numbers and times, `vocabulary` for words, `repair` for what is almost JSON. `watcher` decides what
 //! it means and what is to be done next, `continuity` whether every event has come; `driver` does it.
@@ -19,6 +19,7 @@ mod later;
 mod list;
 mod repair;
 mod seen;
+mod ssh;
 mod transport;
 mod values;
 mod vocabulary;
@@ -26,4 +27,5 @@ mod watcher;
 
 pub use answers::Answers;
 pub use driver::Driver;
+pub use ssh::end_children;
 pub use transport::EndpointError;

@@ -25,6 +25,7 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::bounds;
+use super::ssh::SshStream;
 use crate::config;
 use crate::tls::TlsError;
 
@@ -119,12 +120,15 @@ impl Transport {
             .map_err(io::Error::other)?;
         let request = Request::get(uri).body(Empty::new()).map_err(io::Error::other)?;
         match client.request(request.clone()).await {
-            // A daemon may close an idle connection just as it is used again: Podman does after some seconds. None
-            // of the calls changes anything, so it can be made once more.
-            Err(error) if !error.is_connect() => client.request(request).await,
-            answer => answer,
+            Err(error) if error.is_connect() => Err(root_cause(&error)),
+            Err(error) => match root_cause(&error) {
+                error if error.kind() == io::ErrorKind::NotConnected => Err(error),
+                // A daemon may close an idle connection just as it is used again: Podman does after some seconds.
+                // None of the calls changes anything, so it can be made once more.
+                _ => client.request(request).await.map_err(|error| root_cause(&error)),
+            },
+            Ok(answer) => Ok(answer),
         }
-        .map_err(root_cause)
     }
 
     /// Sends a request of bollard's, through the same guard.
@@ -160,8 +164,8 @@ fn is_allowed(path: &str) -> bool {
 
 /// hyper's own messages say that a connection failed; what a user needs is inside: that the socket does not
 /// exist, or that permission is denied.
-fn root_cause(error: hyper_util::client::legacy::Error) -> io::Error {
-    let mut cause: &(dyn std::error::Error + 'static) = &error;
+fn root_cause(error: &hyper_util::client::legacy::Error) -> io::Error {
+    let mut cause: &(dyn std::error::Error + 'static) = error;
     while let Some(source) = cause.source() {
         cause = source;
     }
@@ -225,10 +229,7 @@ impl Endpoint {
                         .map_err(|error| io::Error::new(error.kind(), format!("{address}: TLS: {error}")))?,
                 ))
             }
-            Self::Ssh { destination } => {
-                let stream = ssh(destination).await;
-                Ok(Box::new(stream.map_err(|error| io::Error::other(format!("{destination}: {error}")))?))
-            }
+            Self::Ssh { destination } => Ok(Box::new(SshStream::connect(destination)?)),
         }
     }
 }
@@ -239,40 +240,6 @@ async fn tcp(address: &str) -> io::Result<TcpStream> {
         .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))?;
     stream.set_nodelay(true)?;
     Ok(stream)
-}
-
-/// As the docker command does it: `docker system dial-stdio` at the other end joins its standard streams to
-/// the daemon's socket.
-async fn ssh(destination: &str) -> Result<impl Duplex + use<>, openssh::Error> {
-    let session = openssh::Session::connect(destination, openssh::KnownHosts::Strict).await?;
-    let mut child = Arc::new(session)
-        .arc_command("docker")
-        .arg("system")
-        .arg("dial-stdio")
-        .stdin(openssh::Stdio::piped())
-        .stdout(openssh::Stdio::piped())
-        .spawn()
-        .await?;
-    let missing = || openssh::Error::Remote(io::Error::other("the remote command has no standard streams"));
-    let stdin = child.stdin().take().ok_or_else(missing)?;
-    let stdout = child.stdout().take().ok_or_else(missing)?;
-    Ok(tokio::io::join(SshOutput { stdout, _child: child }, stdin))
-}
-
-/// The remote command's output. The command is kept beside it because dropping it ends the connection.
-struct SshOutput {
-    stdout: openssh::ChildStdout,
-    _child: openssh::Child<Arc<openssh::Session>>,
-}
-
-impl AsyncRead for SshOutput {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stdout).poll_read(cx, buffer)
-    }
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}

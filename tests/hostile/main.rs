@@ -6,5 +6,6 @@ mod ending;
 mod files;
 mod hung_mount;
 mod program;
+mod ssh;
 #[path = "../support/mod.rs"]
 mod support;
