@@ -37,7 +37,7 @@ use crate::metrics::labels::Names;
 use crate::readers::prometheus::{Exposition, PrometheusReader, content_type};
 use crate::stats::Stats;
 
-use self::auth::Verdict;
+use self::auth::Access;
 use self::body::{Holding, Parts};
 use self::page::View;
 use self::security::Current;
@@ -104,20 +104,20 @@ const READY: &str = "/-/ready";
 /// Lets pass whom `web.config_file` lets pass, and adds its headers to every answer.
 async fn guard(State(security): State<Arc<Security>>, request: Request, next: Next) -> Response<Body> {
     let current = security.current().await;
-    let verdict = if matches!(request.uri().path(), HEALTHY | READY) {
-        Verdict::Allowed
+    let access = if matches!(request.uri().path(), HEALTHY | READY) {
+        Access::Allowed
     } else {
-        security.judge(&current, request.headers()).await
+        security.access(&current, request.headers()).await
     };
-    let mut response = match verdict {
-        Verdict::Allowed => next.run(request).await,
-        Verdict::Denied => {
+    let mut response = match access {
+        Access::Allowed => next.run(request).await,
+        Access::Denied => {
             let mut response = plain(StatusCode::UNAUTHORIZED, "unauthorized\n");
             let realm = HeaderValue::from_static("Basic realm=\"docker-state-exporter\", charset=\"UTF-8\"");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
             response
         }
-        Verdict::Busy => {
+        Access::Busy => {
             let mut response =
                 plain(StatusCode::SERVICE_UNAVAILABLE, "too many passwords are being checked; try again\n");
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

@@ -15,7 +15,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
-use super::auth::{Gate, Verdict};
+use super::auth::{Access, Authenticator};
 use super::tls;
 use crate::config::{Pem, WebFile, from_web_yaml};
 use crate::files;
@@ -31,7 +31,7 @@ pub struct Security {
     path: PathBuf,
     current: RwLock<Arc<Current>>,
     watch: Mutex<Watch>,
-    gate: Gate,
+    authenticator: Authenticator,
 }
 
 /// What is in effect.
@@ -79,7 +79,7 @@ impl Security {
             path: path.to_owned(),
             current: RwLock::new(Arc::new(current)),
             watch: Mutex::new(Watch { looked: Instant::now(), stamps }),
-            gate: Gate::new().map_err(SecurityError)?,
+            authenticator: Authenticator::new().map_err(SecurityError)?,
         })
     }
 
@@ -158,11 +158,11 @@ impl Security {
     }
 
     /// Whether a request may pass.
-    pub(super) async fn judge(&self, current: &Current, headers: &HeaderMap) -> Verdict {
+    pub(super) async fn access(&self, current: &Current, headers: &HeaderMap) -> Access {
         if current.file.users.is_empty() {
-            return Verdict::Allowed;
+            return Access::Allowed;
         }
-        self.gate.judge(&current.file.users, headers.get(header::AUTHORIZATION)).await
+        self.authenticator.check(&current.file.users, headers.get(header::AUTHORIZATION)).await
     }
 }
 
