@@ -13,7 +13,7 @@
 mod auth;
 mod body;
 mod connections;
-mod encoding;
+mod negotiation;
 mod page;
 mod security;
 mod server;
@@ -136,7 +136,7 @@ async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
         app.stats.scraped(false);
         return plain(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once (web.max_requests)\n");
     };
-    let names = app.reader.names(encoding::takes_all_names(&headers));
+    let names = app.reader.names(negotiation::takes_all_names(&headers));
     let exposition = match render(&app.reader, names).await {
         Ok(exposition) => exposition,
         Err(why) => {
@@ -147,7 +147,7 @@ async fn metrics(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
         }
     };
     app.stats.scraped(true);
-    let gzip = encoding::takes_gzip(&headers);
+    let gzip = negotiation::takes_gzip(&headers);
     let body = if gzip {
         Body::new(Parts::new(exposition.gzip()))
     } else {
@@ -201,8 +201,7 @@ fn asset(content_type: &'static str, text: impl Into<Body>) -> Response<Body> {
 async fn state(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
     let view = View::new(&app.inventory, &app.stats, &app.docker_host);
     let tag = view.tag();
-    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == tag.as_bytes());
-    let mut response = if known {
+    let mut response = if negotiation::has_already(&headers, &tag) {
         let mut response = asset("application/json", Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
@@ -210,7 +209,7 @@ async fn state(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
         let Ok(permit) = Arc::clone(&app.page_requests).try_acquire_owned() else {
             return plain(StatusCode::SERVICE_UNAVAILABLE, "too many look at the page at once\n");
         };
-        let gzip = encoding::takes_gzip(&headers);
+        let gzip = negotiation::takes_gzip(&headers);
         // A thousand containers are a few milliseconds, which the daemon's events must not wait for.
         let written = tokio::task::spawn_blocking(move || view.json(gzip)).await;
         let Some(text) = written.ok().and_then(Result::ok) else {
