@@ -225,6 +225,11 @@ fn every_key_has_its_effect() {
             telemetry_path: "/custom/metrics".into(),
             cache_period: Duration::from_secs(2),
             max_requests: 7,
+            allowed_hosts: vec![
+                "exporter.example.com".into(),
+                "xn--bcher-kva.example:8080".into(),
+                "[2001:db8::1]".into(),
+            ],
             config_file: Some("web.yaml".into()),
         },
     };

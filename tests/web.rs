@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use fake_engine::{Container, FakeEngine};
+use serde_json::json;
 use support::eventually;
 use support::exporter::{Exporter, Setup};
 use support::exposition::Exposition;
@@ -308,6 +309,36 @@ fn a_healthcheck_asks_the_address_that_is_configured() {
     let output = check(&address);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains(&address));
+}
+
+#[test]
+fn only_hosts_that_are_named_are_answered() {
+    let engine = FakeEngine::start().unwrap();
+    engine.add(Container::new("web"));
+    let mut exporter =
+        Setup::new(&engine.host()).set("/web/allowed_hosts", json!(["exporter.example.com"])).start();
+    let asked = |exporter: &Exporter, host: &str, path: &str| {
+        let mut stream = TcpStream::connect(exporter.address()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        (status(&answer).to_owned(), answer)
+    };
+    for path in ["/", "/-/page.js", "/-/page.json", "/metrics", "/nowhere"] {
+        let (status, answer) = asked(&exporter, "evil.example", path);
+        assert_eq!(status, "421", "{path}");
+        assert!(answer.ends_with("this host is not in web.allowed_hosts\n"), "{answer}");
+        let expected = if path == "/nowhere" { "404" } else { "200" };
+        assert_eq!(asked(&exporter, "exporter.example.com:8080", path).0, expected, "{path}");
+    }
+    for path in ["/-/healthy", "/-/ready"] {
+        assert_eq!(asked(&exporter, "evil.example", path).0, "200", "{path}");
+    }
+    exporter.reload("/web/allowed_hosts", json!([]));
+    assert_eq!(asked(&exporter, "evil.example", "/metrics").0, "421");
+    exporter.reload("/web/allowed_hosts", json!(["evil.example"]));
+    assert_eq!(asked(&exporter, "evil.example", "/metrics").0, "200");
+    exporter.stop();
 }
 
 #[test]

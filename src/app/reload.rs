@@ -25,6 +25,8 @@ pub fn plan(running: &Config, read: Config) -> Plan {
     let (pull, same_address) = pull(running.readers.pull.as_ref(), readers.pull);
     let same_encoding = containers.encoding == running.containers.encoding;
     let same_rules = Containers { encoding: running.containers.encoding, ..containers.clone() };
+    // Protection does not fall off by a file that was cut off, or by an oversight.
+    let opens_to_all = web.allowed_hosts.is_empty() && !running.web.allowed_hosts.is_empty();
     let config = Config {
         log_level,
         resource,
@@ -33,7 +35,11 @@ pub fn plan(running: &Config, read: Config) -> Plan {
         docker: running.docker.clone(),
         containers: Containers { encoding: containers.encoding, ..running.containers.clone() },
         events: running.events.clone(),
-        web: Web { config_file: running.web.config_file.clone(), ..web.clone() },
+        web: Web {
+            config_file: running.web.config_file.clone(),
+            allowed_hosts: if opens_to_all { &running.web } else { &web }.allowed_hosts.clone(),
+            ..web.clone()
+        },
     };
     let named = |sections: &[(&'static str, bool)]| {
         sections.iter().filter(|(_, differs)| *differs).map(|(section, _)| *section).collect()
@@ -52,6 +58,7 @@ pub fn plan(running: &Config, read: Config) -> Plan {
             ("docker", docker != running.docker),
             ("containers", same_rules != running.containers),
             ("events", events != running.events),
+            ("web.allowed_hosts (none are left)", opens_to_all),
             ("web.config_file", web.config_file != running.web.config_file),
         ]),
         config,
@@ -125,11 +132,25 @@ mod tests {
             ("web: {max_requests: 1}", "web"),
             ("web: {cache_period: 1}", "web"),
             ("web: {telemetry_path: /m}", "web"),
+            ("web: {allowed_hosts: [a]}", "web"),
         ] {
             let other = read(text);
             let expected = Plan { config: other.clone(), taken: vec![section], restart: Vec::new() };
             assert_eq!(plan(&running, other), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_reload_opens_nothing_to_all() {
+        let running = read("web: {allowed_hosts: [a, b]}");
+        for text in ["", "web: {allowed_hosts: []}", "web:"] {
+            let plan = plan(&running, read(text));
+            let restart = vec!["web.allowed_hosts (none are left)"];
+            assert_eq!(plan, Plan { config: running.clone(), taken: Vec::new(), restart }, "{text}");
+        }
+        let fewer = read("web: {allowed_hosts: [b]}");
+        let expected = Plan { config: fewer.clone(), taken: vec!["web"], restart: Vec::new() };
+        assert_eq!(plan(&running, fewer), expected);
     }
 
     #[test]

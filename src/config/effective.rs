@@ -423,11 +423,12 @@ fn of_events(events: &Events) -> Out {
 }
 
 fn of_web(web: &Web) -> Out {
-    let Web { telemetry_path, cache_period, max_requests, config_file } = web;
+    let Web { telemetry_path, cache_period, max_requests, allowed_hosts, config_file } = web;
     Out::Map(vec![
         ("telemetry_path", string(telemetry_path)),
         ("cache_period", millis(*cache_period)),
         ("max_requests", number(max_requests)),
+        ("allowed_hosts", strings(allowed_hosts)),
         ("config_file", path(config_file.as_deref())),
     ])
 }

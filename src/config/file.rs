@@ -18,8 +18,8 @@ use super::model::{
 };
 use super::substitution::Environment;
 use super::values::{
-    COMPRESSIONS, GRPC_ENDPOINT, HTTP_ENDPOINT, MAX_MILLIS, TEMPORALITIES, attributes, choice, docker_host,
-    endpoint, header_name, header_value, headers, host, log_level, merged, telemetry_path,
+    COMPRESSIONS, GRPC_ENDPOINT, HTTP_ENDPOINT, MAX_MILLIS, TEMPORALITIES, allowed_host, attributes, choice,
+    docker_host, endpoint, header_name, header_value, headers, host, log_level, merged, telemetry_path,
 };
 use super::views::{cardinality_limits, exemplar_filter, histogram_aggregation, producers, views};
 use super::yaml::{Kind, Node, Scalar};
@@ -651,6 +651,8 @@ fn web(section: &Section<'_>) -> Web {
             .unwrap_or(defaults.telemetry_path),
         cache_period: section.field("cache_period").millis_or_zero().unwrap_or(defaults.cache_period),
         max_requests: count(&section.field("max_requests"), 100_000).unwrap_or(defaults.max_requests),
+        allowed_hosts: strings(&section.field("allowed_hosts"), allowed_host)
+            .unwrap_or(defaults.allowed_hosts),
         config_file: section.field("config_file").parse(path),
     }
 }

@@ -486,6 +486,8 @@ pub struct Web {
     pub cache_period: Duration,
     /// Scrapes under way at once; more are answered with 503.
     pub max_requests: usize,
+    /// The `Host` headers that are answered, with a port where only that one is; all where there is none.
+    pub allowed_hosts: Vec<String>,
     /// TLS and authentication, in the Prometheus exporter toolkit's format.
     pub config_file: Option<PathBuf>,
 }
@@ -635,6 +637,7 @@ impl Default for Web {
             telemetry_path: "/metrics".into(),
             cache_period: Duration::ZERO,
             max_requests: 40,
+            allowed_hosts: Vec::new(),
             config_file: None,
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
-use url::Url;
+use url::{Host, Url};
 
 use super::error::{Invalid, listed, nearest};
 use super::model::{Compression, LogLevel, Temporality};
@@ -263,6 +263,41 @@ pub(crate) fn telemetry_path(text: &str) -> Result<String, Invalid> {
         }
     }
     Ok(text.to_owned())
+}
+
+/// The longest name of a host, as DNS has it.
+const LONGEST_HOST: usize = 253;
+
+/// A host, and a port where one is given, as a `Host` header has them: `example.com`, `example.com:8080`, `[::1]`.
+pub(crate) fn host_and_port(text: &str) -> Result<(Host, Option<u16>), Invalid> {
+    const HINT: &str =
+        "for example exporter.example.com, exporter.example.com:8080, 192.0.2.1 or [2001:db8::1]";
+    let invalid = || Invalid::value("not a host", text).hint(HINT);
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) if !text.ends_with(']') => (host, Some(port)),
+        _ => (text, None),
+    };
+    // `parse` would take a sign.
+    let digits = |port: &str| port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse().ok()).flatten();
+    let port = port.map(|port| digits(port).ok_or_else(invalid)).transpose()?;
+    let is_plain = |c: char| c.is_alphanumeric() || ".-_[]:".contains(c);
+    // A colon outside of brackets belongs to an address without them.
+    let has_stray_colon = host.contains(':') && !host.starts_with('[');
+    if has_stray_colon || host.len() > LONGEST_HOST || !host.chars().all(is_plain) {
+        return Err(invalid());
+    }
+    // A point at the end says that a name is whole, as all are here.
+    let host = Host::parse(host.strip_suffix('.').unwrap_or(host)).map_err(|_| invalid())?;
+    Ok((host, port))
+}
+
+/// A host that is answered, in the one form that it is compared in.
+pub(crate) fn allowed_host(text: &str) -> Result<String, Invalid> {
+    let (host, port) = host_and_port(text)?;
+    Ok(match port {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_string(),
+    })
 }
 
 /// How the daemon is reached.

@@ -8,11 +8,12 @@
 //! | `/-/ready` | 200 once a whole list has been taken, 503 before |
 //!
 //! Only GET and HEAD are answered. No request reaches the daemon. Where `web.config_file` has users, all but
-//! `/-/healthy` and `/-/ready` is for them only.
+//! `/-/healthy` and `/-/ready` is for them only; where `web.allowed_hosts` has hosts, for requests to them only.
 
 mod auth;
 mod body;
 mod connections;
+mod hosts;
 mod negotiation;
 mod page;
 mod security;
@@ -39,6 +40,7 @@ use crate::stats::Stats;
 
 use self::auth::Access;
 use self::body::{Holding, Parts};
+use self::hosts::AllowedHosts;
 use self::page::View;
 use self::security::Current;
 
@@ -77,7 +79,10 @@ pub fn router(
         page_requests: Arc::new(Semaphore::new(MAX_PAGE_REQUESTS)),
         docker_host: config.docker.host.as_str().into(),
     };
-    let router = routes(&config.web.telemetry_path).with_state(app);
+    let mut router = routes(&config.web.telemetry_path).with_state(app);
+    if let Some(hosts) = AllowedHosts::new(&config.web.allowed_hosts) {
+        router = router.layer(middleware::from_fn_with_state(Arc::new(hosts), only_for));
+    }
     match security {
         // Around everything, so that nobody learns which paths there are.
         Some(security) => router.layer(middleware::from_fn_with_state(security, guard)),
@@ -97,14 +102,28 @@ fn routes(telemetry_path: &str) -> Router<App> {
         .route(READY, get(ready))
 }
 
-/// Where a prober without a password asks.
+/// Where a prober asks.
 const HEALTHY: &str = "/-/healthy";
 const READY: &str = "/-/ready";
+
+/// Whether a path is answered to everybody who can connect: probes know neither name nor password.
+fn is_for_probes(request: &Request) -> bool {
+    matches!(request.uri().path(), HEALTHY | READY)
+}
+
+/// Lets pass what is for a host of `web.allowed_hosts`.
+async fn only_for(State(hosts): State<Arc<AllowedHosts>>, request: Request, next: Next) -> Response<Body> {
+    if is_for_probes(&request) || hosts.allows(request.uri(), request.headers()) {
+        next.run(request).await
+    } else {
+        plain(StatusCode::MISDIRECTED_REQUEST, "this host is not in web.allowed_hosts\n")
+    }
+}
 
 /// Lets pass whom `web.config_file` lets pass, and adds its headers to every answer.
 async fn guard(State(security): State<Arc<Security>>, request: Request, next: Next) -> Response<Body> {
     let current = security.current().await;
-    let access = if matches!(request.uri().path(), HEALTHY | READY) {
+    let access = if is_for_probes(&request) {
         Access::Allowed
     } else {
         security.access(&current, request.headers()).await
