@@ -9,6 +9,8 @@ pub mod docker;
 pub mod files;
 pub mod inventory;
 pub mod metrics;
+#[cfg(test)]
+mod mutation;
 pub mod output;
 pub mod readers;
 pub mod stats;

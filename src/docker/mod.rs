@@ -17,6 +17,8 @@ mod fields;
 mod framing;
 mod later;
 mod list;
+#[cfg(test)]
+mod properties;
 mod repair;
 mod seen;
 mod ssh;
