@@ -98,6 +98,27 @@ const fn number(
     ContainerMetric { metric: gauge(name, unit, help), value: ContainerValue::Number(value) }
 }
 
+/// The family on `/metrics` that says what the resource is, where that is asked for.
+pub const TARGET_INFO: &str = "target_info";
+
+/// The labels of each container's series on `/metrics`, beside its container labels.
+pub const CONTAINER_LABELS: [&str; 3] = ["id", "image", "name"];
+
+/// The label of the series for all beyond a stream's limit, as an attribute.
+pub const OVERFLOW: &str = "otel.metric.overflow";
+
+/// The labels that say of which scope a series is, where that is asked for.
+pub const SCOPE_LABELS: [&str; 3] = ["otel_scope_name", "otel_scope_version", "otel_scope_schema_url"];
+
+/// Whether series of containers or events can have this label of their own, container labels apart.
+pub fn is_own_label(label: &str) -> bool {
+    let of_metrics = CONTAINER.iter().map(|entry| &entry.metric).chain([&EVENTS]);
+    let mut labels = of_metrics.flat_map(|metric| metric.labels.iter().map(|(label, _)| *label));
+    CONTAINER_LABELS.contains(&label)
+        || [STATE_LABEL, OVERFLOW, "otel_metric_overflow"].contains(&label)
+        || labels.any(|own| own == label)
+}
+
 /// The label of state-set series, on `/metrics` and in OTLP.
 pub const STATE_LABEL: &str = "status";
 

@@ -78,6 +78,27 @@ fn what_the_format_does_not_allow_is_refused() {
 }
 
 #[test]
+fn names_in_quotes_are_read_where_they_may_be() {
+    let text = "# HELP \"a b\" It is.\n# TYPE \"a b\" gauge\n{\"a b\",\"c.\\\"\"=\"}\",d=\"\"} 1\n";
+    let exposition = Exposition::parse_quoted(text).unwrap();
+    assert_eq!(exposition.value("a b", &labels([("c.\"", "}"), ("d", "")])), 1.0);
+    assert!(Exposition::parse(text).unwrap_err().contains("line 1: a name in quotes"));
+    for (text, message) in [
+        ("{\"a\",\"b\"} 1\n", "label b has no value"),
+        ("{b=\"1\",\"a\"} 1\n", "label a has no value"),
+        ("a{\"b\"} 1\n", "two names, a and b"),
+        ("{\"\"} 1\n", "a name without a character"),
+        ("{b=\"1\"} 1\n", "\"\" is no metric name"),
+        ("{\"a\",\"__name__\"=\"b\"} 1\n", "label __name__ is there twice"),
+        ("{\"a\",\"b\"=\"1\",b=\"2\"} 1\n", "label b is there twice"),
+        ("a{b=\"\"} 1\na 2\n", "line 2: a second sample"),
+    ] {
+        let error = Exposition::parse_quoted(text).expect_err(text);
+        assert!(error.contains(message), "{text}: {error}, not {message}");
+    }
+}
+
+#[test]
 fn near_misses_are_told() {
     let text = "state{name=\"web\",image=\"a\"} 1\nstate{name=\"db\",image=\"b\",team=\"x\"} 2\nother 3\n";
     let exposition = Exposition::parse(text).unwrap();

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use url::Url;
 
+use super::constant_labels;
 use super::decode::{Decoder, Field, Section};
 use super::environment::{daemon, with_service_name};
 use super::error::{Invalid, listed};
@@ -67,8 +68,10 @@ pub(super) fn decode(decoder: &Decoder, root: &Node, env: &Environment<'_>) -> C
         let log_level = top.field("log_level").parse(log_level).unwrap_or(defaults.log_level);
         let resource =
             top.field("resource").section(|section| resource(section, env)).unwrap_or(defaults.resource);
-        let (readers, views) =
-            top.field("meter_provider").section(meter_provider).unwrap_or((defaults.readers, defaults.views));
+        let (readers, views) = top
+            .field("meter_provider")
+            .section(|section| meter_provider(section, &resource))
+            .unwrap_or((defaults.readers, defaults.views));
         let config = Config {
             log_level,
             resource,
@@ -266,9 +269,9 @@ fn required(section: &Section<'_>, field: &Field<'_>, what: &str) -> Option<Stri
     Some(name.to_owned())
 }
 
-fn meter_provider(section: &Section<'_>) -> (Readers, Vec<View>) {
-    let readers = readers(&section.field("readers"));
-    let views = views(section);
+fn meter_provider(section: &Section<'_>, resource: &Resource) -> (Readers, Vec<View>) {
+    let readers = readers(&section.field("readers"), resource);
+    let views = views(section, readers.pull.as_ref());
     // The text format has no such histograms, and their deltas are not made.
     if views
         .iter()
@@ -286,7 +289,7 @@ fn meter_provider(section: &Section<'_>) -> (Readers, Vec<View>) {
     (readers, views)
 }
 
-fn readers(field: &Field<'_>) -> Readers {
+fn readers(field: &Field<'_>, resource: &Resource) -> Readers {
     let Some(items) = field.items() else { return Config::default().readers };
     if items.is_empty() {
         field.problem(
@@ -316,7 +319,10 @@ fn readers(field: &Field<'_>) -> Readers {
                 );
             }
             // Decoded in any case, so that what is wrong with it is told.
-            (pull.section(pull_reader).flatten(), periodic.section(periodic_reader).flatten())
+            (
+                pull.section(|pull| pull_reader(pull, resource)).flatten(),
+                periodic.section(periodic_reader).flatten(),
+            )
         });
         let (pull, periodic) = reader.unwrap_or_default();
         readers.pull = readers.pull.or(pull);
@@ -342,18 +348,20 @@ fn one_exporter(reader: &Section<'_>, exporter: &Field<'_>, example: &str) {
     }
 }
 
-fn pull_reader(reader: &Section<'_>) -> Option<Pull> {
+fn pull_reader(reader: &Section<'_>, resource: &Resource) -> Option<Pull> {
     let exporter = reader.field("exporter");
     one_exporter(reader, &exporter, "{prometheus/development: }");
     producers(&reader.field("producers"));
     let limits = reader.field("cardinality_limits").section(cardinality_limits).unwrap_or_default();
     let pull = exporter
-        .section(|exporter| exporter.field("prometheus/development").section(prometheus))
+        .section(|exporter| {
+            exporter.field("prometheus/development").section(|section| prometheus(section, resource))
+        })
         .flatten()?;
     Some(Pull { cardinality_limits: limits, ..pull })
 }
 
-fn prometheus(section: &Section<'_>) -> Pull {
+fn prometheus(section: &Section<'_>, resource: &Resource) -> Pull {
     let defaults = Pull::default();
     const STRATEGIES: [(&str, TranslationStrategy); 4] = [
         ("underscore_escaping_with_suffixes", TranslationStrategy::UnderscoreEscapingWithSuffixes),
@@ -378,7 +386,8 @@ fn prometheus(section: &Section<'_>) -> Pull {
         ("without_units", "since schema 1.0 translation_strategy says this"),
         ("without_type_suffix", "since schema 1.0 translation_strategy says this"),
     ]);
-    Pull {
+    let constant_labels = section.field("resource_constant_labels");
+    let pull = Pull {
         host: section.field("host").parse(host).unwrap_or(defaults.host),
         port: section
             .field("port")
@@ -393,16 +402,15 @@ fn prometheus(section: &Section<'_>) -> Pull {
             .field("target_info_enabled/development")
             .boolean()
             .unwrap_or(defaults.target_info_enabled),
-        resource_constant_labels: filter(
-            &section.field("resource_constant_labels"),
-            defaults.resource_constant_labels,
-        ),
+        resource_constant_labels: filter(&constant_labels, defaults.resource_constant_labels),
         translation_strategy: section
             .field("translation_strategy")
             .choice("a translation strategy", &STRATEGIES)
             .unwrap_or(defaults.translation_strategy),
         cardinality_limits: defaults.cardinality_limits,
-    }
+    };
+    constant_labels::check(&constant_labels, &pull, resource);
+    pull
 }
 
 fn periodic_reader(reader: &Section<'_>) -> Option<Periodic> {

@@ -8,6 +8,7 @@
 //! Nothing here reads the process's environment: it is handed in as a function, so that a test need not
 //! change it.
 
+mod constant_labels;
 mod decode;
 mod effective;
 mod environment;

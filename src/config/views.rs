@@ -7,9 +7,11 @@ use wildmatch::WildMatch;
 use super::decode::{Field, Section};
 use super::error::{Invalid, listed};
 use super::fields::{double, filter};
-use super::model::{Aggregation, CardinalityLimits, Filter, InstrumentType, Selector, View, ViewStream};
+use super::model::{
+    Aggregation, CardinalityLimits, Filter, InstrumentType, Pull, Selector, View, ViewStream,
+};
 use super::values::{MAX_MILLIS, glob, instrument_name};
-use crate::catalog::{self, Metric};
+use crate::catalog::{self, Kind, Metric};
 
 pub(super) const INSTRUMENT_TYPES: [(&str, InstrumentType); 7] = [
     ("counter", InstrumentType::Counter),
@@ -25,12 +27,12 @@ pub(super) const INSTRUMENT_TYPES: [(&str, InstrumentType); 7] = [
 const BOUNDARIES: [f64; 15] =
     [0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 10_000.0];
 
-/// The views of a `meter_provider`, and as one more of them what it says of the meters.
-pub(super) fn views(section: &Section<'_>) -> Vec<View> {
+/// The views of a `meter_provider` with this pull reader, and as one more of them what it says of the meters.
+pub(super) fn views(section: &Section<'_>, pull: Option<&Pull>) -> Vec<View> {
     let items = section.field("views").items().unwrap_or_default();
     let decoded: Vec<(Field<'_>, View)> =
         items.into_iter().filter_map(|item| Some((item.clone(), item.section(view).flatten()?))).collect();
-    conflicts(&decoded);
+    conflicts(&decoded, pull);
     let mut views: Vec<View> = decoded.into_iter().map(|(_, view)| view).collect();
     let meters = section.field("meter_configurator/development");
     if meters.section(is_enabled) == Some(false) {
@@ -231,42 +233,61 @@ pub(super) fn exemplar_filter(field: &Field<'_>) {
 }
 
 /// Two streams of one name would be one metric with two meanings.
-fn conflicts(views: &[(Field<'_>, View)]) {
-    // Names that are the same on /metrics cannot be told apart there.
-    let normal = |name: &str| name.to_ascii_lowercase().replace(['.', '-', '/'], "_");
-    let mut taken: BTreeMap<String, &str> = BTreeMap::new();
+fn conflicts(views: &[(Field<'_>, View)], pull: Option<&Pull>) {
+    /// What has a name: the metric that it is made of, and the number of its view.
+    type Taken = (&'static str, Option<usize>);
+    let mut taken: BTreeMap<String, Taken> = BTreeMap::new();
+    if pull.is_some_and(|pull| pull.target_info_enabled) {
+        taken.insert(catalog::TARGET_INFO.into(), (catalog::TARGET_INFO, None));
+    }
     for metric in catalog::all() {
-        let streams: Vec<_> = views
-            .iter()
-            .filter(|(_, view)| view.applies_to(metric) && view.stream.aggregation != Aggregation::Drop)
+        let applied = || views.iter().enumerate().filter(|(_, (_, view))| view.applies_to(metric));
+        let kept = applied().filter(|(_, (_, view))| view.stream.aggregation != Aggregation::Drop);
+        let mut streams: Vec<(Option<usize>, &str)> = kept
+            .map(|(i, (_, view))| (Some(i), view.stream.name.as_deref().unwrap_or(metric.name)))
             .collect();
-        let applied = views.iter().any(|(_, view)| view.applies_to(metric));
-        let names = streams.iter().map(|(_, view)| view.stream.name.as_deref().unwrap_or(metric.name));
-        let names: Vec<&str> = if applied { names.collect() } else { vec![metric.name] };
-        for (i, name) in names.into_iter().enumerate() {
-            let Some(first) = taken.insert(normal(name), metric.name) else { continue };
+        if applied().next().is_none() {
+            streams.push((None, metric.name));
+        }
+        for (view, name) in streams {
+            let names = names_of(name, metric, pull);
+            let clash = names.iter().find_map(|name| taken.get(name).copied());
+            taken.extend(names.into_iter().map(|name| (name, (metric.name, view))));
+            let Some((first, other)) = clash else { continue };
             // One of the two has a view: unviewed instruments do not share names.
-            let view = streams.get(i).copied().or_else(|| {
-                views.iter().find(|(_, view)| view.stream.name.as_deref().map(normal) == Some(normal(name)))
-            });
+            let Some((item, view)) = view.or(other).and_then(|view| views.get(view)) else { continue };
             // A name for several instruments has been told already.
-            let several = |view: &View| {
-                let selected = catalog::all().filter(|metric| view.selector.selects(metric)).count();
-                view.stream.name.is_some() && selected > 1
-            };
-            if let Some((item, _)) = view.filter(|(_, view)| !several(view)) {
-                let origin = if first == metric.name {
-                    format!("several views select {first}")
-                } else {
-                    format!("they are made of {first} and {}", metric.name)
-                };
-                item.problem(
-                    Invalid::value("two streams of the same name", name)
-                        .hint(format!("{origin}; give each stream a name of its own")),
-                );
+            let selected = catalog::all().filter(|metric| view.selector.selects(metric)).count();
+            if view.stream.name.is_some() && selected > 1 {
+                continue;
             }
+            let origin = if first == metric.name {
+                format!("several views select {first}")
+            } else {
+                format!("they are made of {first} and {}", metric.name)
+            };
+            item.problem(
+                Invalid::value("two streams of the same name", name)
+                    .hint(format!("{origin}; give each stream a name of its own")),
+            );
         }
     }
+}
+
+/// The names that a stream takes: its own, in which upper and lower case do not differ, and those on `/metrics`.
+fn names_of(name: &str, metric: &Metric, pull: Option<&Pull>) -> Vec<String> {
+    let mut names =
+        vec![format!("OTLP {}", catalog::prometheus_name(name, metric, false).to_ascii_lowercase())];
+    if let Some(pull) = pull {
+        let is_own = catalog::OWN.iter().any(|own| own.name == metric.name);
+        let suffixes = is_own || pull.translation_strategy.has_suffixes();
+        let family = catalog::prometheus_name(name, metric, suffixes).to_ascii_lowercase();
+        if metric.kind == Kind::Histogram {
+            names.extend(["bucket", "count", "sum"].map(|series| format!("{family}_{series}")));
+        }
+        names.push(family);
+    }
+    names
 }
 
 /// A list of the standard's metric producers, of which there are none here.

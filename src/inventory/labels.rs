@@ -12,6 +12,27 @@ pub fn container_label(key: &str) -> String {
     format!("container_label_{}", escaped(&key.to_lowercase()))
 }
 
+/// The label that an attribute of the resource becomes. What cannot be a name of its own has the prefix that
+/// Prometheus' own translation gives it.
+pub fn attribute_label(key: &str) -> String {
+    let name = escaped(key);
+    if is_reserved(&name) || name.starts_with(|c: char| c.is_ascii_digit()) { prefixed(&name) } else { name }
+}
+
+/// The same where names are kept: nearly every one can be.
+pub fn kept_attribute_label(key: &str) -> String {
+    if is_reserved(key) { prefixed(key) } else { key.to_owned() }
+}
+
+fn prefixed(name: &str) -> String {
+    format!("key_{name}")
+}
+
+/// Whether a name is Prometheus' own, or none.
+fn is_reserved(name: &str) -> bool {
+    name.is_empty() || name.starts_with("__")
+}
+
 /// Labels in the order of their names, each name once. Values of the same name are joined with `;`, in the order in
 /// which they come.
 pub fn joined<'v, N: Ord>(labels: impl IntoIterator<Item = (N, &'v str)>) -> Vec<(N, Cow<'v, str>)> {
@@ -33,6 +54,21 @@ pub fn joined<'v, N: Ord>(labels: impl IntoIterator<Item = (N, &'v str)>) -> Vec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_attribute_has_a_label_that_can_be_one() {
+        for (key, label, kept) in [
+            ("host.name", "host_name", "host.name"),
+            ("a:b", "a_b", "a:b"),
+            ("1x", "key_1x", "1x"),
+            ("٣", "_", "٣"),
+            ("", "key_", "key_"),
+            ("__name__", "key___name__", "key___name__"),
+            ("..", "key___", ".."),
+        ] {
+            assert_eq!((attribute_label(key), kept_attribute_label(key)), (label.into(), kept.into()));
+        }
+    }
 
     #[test]
     fn names_are_those_of_the_classic_format() {

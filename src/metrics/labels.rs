@@ -4,11 +4,13 @@
 //! number stands. A set that went through the SDK and the Prometheus exporter as attributes would be copied,
 //! hashed and sorted a dozen times on its way, for each of a container's series.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write;
 
+use crate::catalog::{OVERFLOW, is_own_label};
 use crate::config::Filter;
-use crate::inventory::labels::{container_label, joined};
+use crate::inventory::labels::{attribute_label, container_label, escaped, joined, kept_attribute_label};
 use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs, Text};
 
 /// How names are written.
@@ -21,6 +23,74 @@ pub enum Names {
     Kept,
 }
 
+/// The labels that series have beside their own: of the resource and of the scope.
+#[derive(Debug, Clone, Default)]
+pub struct ConstantLabels {
+    /// Those that no series has of its own.
+    others: String,
+    /// Each that is called like a container label. A series' own goes before it.
+    like_container_labels: Vec<(String, String)>,
+}
+
+impl ConstantLabels {
+    /// The labels of the scope, and those that attributes of the resource become where neither the scope nor a series
+    /// has them. Attributes come in the order of their keys.
+    pub fn new<'a>(
+        scope: &[(&str, &str)],
+        attributes: impl Iterator<Item = (&'a str, &'a str)>,
+        names: Names,
+    ) -> Self {
+        let prefix = match names {
+            Names::Escaped => container_label(""),
+            Names::Kept => CONTAINER_LABEL.to_owned(),
+        };
+        let mut constant = Self::default();
+        scope.iter().for_each(|(name, value)| push_text(&mut constant.others, name, value));
+        for (name, value) in attribute_labels(attributes, names) {
+            if is_own_label(&name) || scope.iter().any(|(known, _)| *known == name) {
+                continue;
+            }
+            let written = written(&name);
+            if name.starts_with(&prefix) {
+                let mut text = String::new();
+                push_text(&mut text, &written, &value);
+                constant.like_container_labels.push((written, text));
+            } else {
+                push_text(&mut constant.others, &written, &value);
+            }
+        }
+        constant
+    }
+}
+
+/// The labels that attributes of the resource become, as text. Attributes come in the order of their keys.
+pub fn resource_labels<'a>(attributes: impl Iterator<Item = (&'a str, &'a str)>, names: Names) -> String {
+    let mut text = String::new();
+    for (name, value) in attribute_labels(attributes, names) {
+        push_text(&mut text, &written(&name), &value);
+    }
+    text
+}
+
+fn attribute_labels<'a>(
+    attributes: impl Iterator<Item = (&'a str, &'a str)>,
+    names: Names,
+) -> Vec<(String, Cow<'a, str>)> {
+    let label = match names {
+        Names::Escaped => attribute_label,
+        Names::Kept => kept_attribute_label,
+    };
+    joined(attributes.map(|(key, value)| (label(key), value)))
+}
+
+/// A name as the text format has it: in quotes where the classic one does not take it.
+fn written(name: &str) -> String {
+    let inner = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let is_classic =
+        name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') && name.chars().all(inner);
+    if is_classic { name.to_owned() } else { quoted(name) }
+}
+
 /// Writes label sets.
 #[derive(Debug, Default)]
 pub struct LabelWriter {
@@ -29,15 +99,30 @@ pub struct LabelWriter {
     names: Names,
     /// Which attributes are written, by their names in OTLP; `None` for all.
     kept: Option<Filter>,
+    constant: ConstantLabels,
 }
+
+/// A container label's key comes after this in its attribute's name.
+const CONTAINER_LABEL: &str = "container.label.";
 
 /// Label keys that hold something unique must not add up over the life of the process.
 const MOST_KEYS: usize = 10_000;
 
 impl LabelWriter {
     /// A writer of the labels whose names in OTLP the filter lets pass.
-    pub fn new(kept: Option<Filter>, names: Names) -> Self {
-        Self { kept, names, ..Self::default() }
+    pub fn new(kept: Option<Filter>, constant: ConstantLabels, names: Names) -> Self {
+        Self { kept, constant, names, ..Self::default() }
+    }
+
+    /// Writes the label set of the series that stands for all beyond a limit.
+    pub fn overflow(&self, out: &mut String) {
+        let name = match self.names {
+            Names::Escaped => escaped(OVERFLOW),
+            Names::Kept => quoted(OVERFLOW),
+        };
+        push_text(out, &name, "true");
+        push_written(out, &self.constant.others);
+        self.constant.like_container_labels.iter().for_each(|(_, label)| push_written(out, label));
     }
 
     /// Whether the attribute of this name is written.
@@ -84,7 +169,8 @@ impl LabelWriter {
         self.chosen(out, chosen);
     }
 
-    /// Labels come in the order of their keys, so values that become one label are joined in that order.
+    /// Writes container labels, and those of the resource and the scope that are none of the series' own. Labels come
+    /// in the order of their keys, so values that become one label are joined in that order.
     fn chosen(&mut self, out: &mut String, labels: &LabelPairs) {
         if self.keys.len() > MOST_KEYS {
             self.keys = HashMap::new();
@@ -93,16 +179,23 @@ impl LabelWriter {
             if !self.keys.contains_key(key) {
                 let name = match self.names {
                     Names::Escaped => container_label(key),
-                    Names::Kept => quoted(&format!("container.label.{key}")),
+                    Names::Kept => quoted(&format!("{CONTAINER_LABEL}{key}")),
                 };
                 self.keys.insert(Text::clone(key), name);
             }
         }
         let kept = labels
             .iter()
-            .filter(|(key, _)| self.kept.is_none() || self.keeps(&format!("container.label.{key}")));
+            .filter(|(key, _)| self.kept.is_none() || self.keeps(&format!("{CONTAINER_LABEL}{key}")));
         let named = kept.filter_map(|(key, value)| Some((self.keys.get(key)?.as_str(), &**value)));
-        for (name, value) in joined(named) {
+        let named = joined(named);
+        for (name, text) in &self.constant.like_container_labels {
+            if named.iter().all(|(known, _)| known != name) {
+                push_written(out, text);
+            }
+        }
+        push_written(out, &self.constant.others);
+        for (name, value) in named {
             // Without the labels that are always there, with an empty one and without it can be the same series.
             if self.kept.is_none() || !value.is_empty() {
                 push_text(out, name, &value);
@@ -119,6 +212,14 @@ pub fn same(a: &Container, b: &Container) -> bool {
 /// Whether [`LabelWriter::info`] writes the same for both.
 pub fn same_info(a: &Container, b: &Container) -> bool {
     a.image_id == b.image_id && a.restart_policy == b.restart_policy && a.hostname == b.hostname
+}
+
+/// Writes labels that are text already; there may be none.
+fn push_written(out: &mut String, labels: &str) {
+    if !labels.is_empty() {
+        separate(out);
+        out.push_str(labels);
+    }
 }
 
 /// Writes one more label whose value needs escaping.
@@ -203,7 +304,7 @@ mod tests {
         let mut out = String::new();
         let container =
             Container::sample("0123", "web").labelled(&[("a.b", "1"), ("a_b", "2"), ("\"q\"", "3")]);
-        LabelWriter::new(None, Names::Kept).container(&mut out, &container);
+        LabelWriter::new(None, ConstantLabels::default(), Names::Kept).container(&mut out, &container);
         assert_eq!(
             out,
             r#""container.label.\"q\""="3","container.label.a.b"="1","container.label.a_b"="2",id="/docker/0123",image="busybox",name="web""#
@@ -213,7 +314,11 @@ mod tests {
     #[test]
     fn attributes_are_kept_by_their_names_in_otlp() {
         let kept = |included: &[&str], excluded: &[&str]| {
-            let mut writer = LabelWriter::new(Some(Filter::new(included, excluded)), Names::Escaped);
+            let mut writer = LabelWriter::new(
+                Some(Filter::new(included, excluded)),
+                ConstantLabels::default(),
+                Names::Escaped,
+            );
             let container =
                 Container::sample("0123", "web").labelled(&[("a.b", "1"), ("a_b", "2"), ("c", "3")]);
             let (mut out, mut info) = (String::new(), String::new());

@@ -9,9 +9,6 @@ use std::sync::Arc;
 
 use crate::inventory::EventLabels;
 
-/// The attribute of the point that stands for all beyond a stream's limit.
-pub const OVERFLOW: &str = "otel.metric.overflow";
-
 /// The number of the series that stands for all beyond the limit.
 const OVERFLOW_SERIES: u64 = 0;
 

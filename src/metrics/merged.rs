@@ -7,9 +7,9 @@ use opentelemetry::metrics::Meter;
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
 use super::attributes::{of_container, of_event, with_state};
-use super::catalog::{ContainerMetric, ContainerValue};
+use super::catalog::{ContainerMetric, ContainerValue, OVERFLOW};
 use super::instruments::{Collection, counter, gauge, room};
-use super::merge::{LastValues, OVERFLOW, Sums};
+use super::merge::{LastValues, Sums};
 use super::views::{ContainerStream, Streams};
 use crate::config::Encoding;
 use crate::inventory::{Container, Snapshot};

@@ -6,6 +6,7 @@
 mod compose;
 mod dashboard;
 mod examples;
+mod names;
 mod server;
 #[path = "../support/mod.rs"]
 mod support;

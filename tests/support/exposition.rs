@@ -1,4 +1,4 @@
-//! A strict parser of the Prometheus text format 0.0.4, and matchers that print near misses.
+//! A strict parser of the Prometheus text format, 0.0.4 and 1.0.0, and matchers that print near misses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
@@ -33,11 +33,20 @@ impl Exposition {
     /// Parses a whole answer. Anything that the format does not allow is an error with its line: a line that is
     /// none, a series that was there before, a family that is in two places, a type after its samples.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut parser = Parser::default();
+        Self::read(text, Parser::default())
+    }
+
+    /// The same of an answer in format 1.0.0, in which any name may stand in quotes.
+    pub(crate) fn parse_quoted(text: &str) -> Result<Self, String> {
+        Self::read(text, Parser { takes_quoted: true, ..Parser::default() })
+    }
+
+    fn read(text: &str, mut parser: Parser) -> Result<Self, String> {
         if !text.is_empty() && !text.ends_with('\n') {
             return Err("the last line does not end".into());
         }
-        for (number, line) in text.lines().enumerate() {
+        // Not `lines`, for which a carriage return before the end is none of the line.
+        for (number, line) in text.split_terminator('\n').enumerate() {
             parser.line(line).map_err(|error| format!("line {}: {error}: {line}", number + 1))?;
         }
         parser.finish()
@@ -173,6 +182,8 @@ impl fmt::Display for Series<'_> {
 
 #[derive(Default)]
 struct Parser {
+    /// Whether names may stand in quotes.
+    takes_quoted: bool,
     families: BTreeMap<String, Family>,
     /// The family that the lines belong to now.
     current: Option<String>,
@@ -185,22 +196,25 @@ struct Parser {
 impl Parser {
     fn line(&mut self, line: &str) -> Result<(), String> {
         if let Some(comment) = line.strip_prefix('#') {
-            let mut words = comment.strip_prefix(' ').unwrap_or(comment).splitn(3, ' ');
-            return match (words.next(), words.next(), words.next()) {
-                (Some("HELP"), Some(name), help) => self.help(name, help.unwrap_or_default()),
-                (Some("TYPE"), Some(name), Some(kind)) => self.kind(name, kind),
-                (Some("HELP" | "TYPE"), ..) => Err("not a whole comment".into()),
-                _ => Ok(()),
+            let comment = comment.strip_prefix(' ').unwrap_or(comment);
+            let (word, rest) = comment.split_once(' ').unwrap_or((comment, ""));
+            if !["HELP", "TYPE"].contains(&word) {
+                return Ok(());
+            }
+            let (name, rest) = match self.quoted(rest)? {
+                Some((name, rest)) => (name, rest.strip_prefix(' ').unwrap_or(rest)),
+                None => {
+                    let (name, rest) = rest.split_once(' ').unwrap_or((rest, ""));
+                    (metric_name(name)?, rest)
+                }
             };
+            return if word == "HELP" { self.help(&name, rest) } else { self.kind(&name, rest) };
         }
         if line.is_empty() { Ok(()) } else { self.sample(line) }
     }
 
     /// Makes a family the present one; it may not have been left before.
     fn enter(&mut self, name: &str) -> Result<&mut Family, String> {
-        if !is_metric_name(name) {
-            return Err(format!("{name:?} is no metric name"));
-        }
         if self.current.as_deref() != Some(name) {
             if self.families.contains_key(name) {
                 return Err(format!("family {name} is in two places"));
@@ -224,6 +238,9 @@ impl Parser {
     }
 
     fn kind(&mut self, name: &str, kind: &str) -> Result<(), String> {
+        if kind.is_empty() {
+            return Err("not a whole comment".into());
+        }
         if !["counter", "gauge", "histogram", "summary", "untyped"].contains(&kind) {
             return Err(format!("{kind:?} is no type"));
         }
@@ -237,9 +254,14 @@ impl Parser {
     fn sample(&mut self, line: &str) -> Result<(), String> {
         let end = line.find(|c: char| c == '{' || c.is_ascii_whitespace()).ok_or("no value")?;
         let (name, rest) = line.split_at(end);
-        let (labels, rest) = match rest.strip_prefix('{') {
-            Some(rest) => parse_labels(rest)?,
-            None => (Labels::new(), rest),
+        let (quoted, labels, rest) = match rest.strip_prefix('{') {
+            Some(rest) => self.labels(rest)?,
+            None => (None, Labels::new(), rest),
+        };
+        let name = &match quoted {
+            Some(quoted) if name.is_empty() => quoted,
+            Some(quoted) => return Err(format!("two names, {name} and {quoted}")),
+            None => metric_name(name)?,
         };
         let mut words = rest.split_ascii_whitespace();
         let value = parse_value(words.next().ok_or("no value")?)?;
@@ -258,6 +280,57 @@ impl Parser {
             return Err("a second sample of this series".into());
         }
         Ok(())
+    }
+
+    /// Parses what follows the opening brace; returns the metric's name if it is there, the labels and what follows
+    /// the closing brace.
+    fn labels<'l>(&self, mut rest: &'l str) -> Result<(Option<String>, Labels, &'l str), String> {
+        let (mut metric, mut labels) = (None, Labels::new());
+        loop {
+            if let Some(after) = rest.strip_prefix('}') {
+                return Ok((metric, labels, after));
+            }
+            let (name, after) = match self.quoted(rest)? {
+                Some((name, after)) => (name, after),
+                None => {
+                    let (name, after) =
+                        rest.split_at(rest.find(['=', ',', '}']).ok_or("labels that do not end")?);
+                    if !is_label_name(name) {
+                        return Err(format!("{name:?} is no label name"));
+                    }
+                    (name.to_owned(), after)
+                }
+            };
+            rest = match after.strip_prefix('=') {
+                Some(value) => {
+                    let (value, after) = in_quotes(value)?.ok_or("a label without a value")?;
+                    if name == "__name__" || labels.insert(name.clone(), value).is_some() {
+                        return Err(format!("label {name} is there twice"));
+                    }
+                    after
+                }
+                // Without a value, and first, it is the metric's name.
+                None if metric.is_none() && labels.is_empty() && rest.starts_with('"') => {
+                    metric = Some(name);
+                    after
+                }
+                None => return Err(format!("label {name} has no value")),
+            };
+            rest = match rest.strip_prefix(',') {
+                Some(after) => after,
+                None if rest.starts_with('}') => rest,
+                None => return Err("no comma between labels".into()),
+            };
+        }
+    }
+
+    /// A name in quotes, where the text begins with one, and what follows it.
+    fn quoted<'l>(&self, text: &'l str) -> Result<Option<(String, &'l str)>, String> {
+        match in_quotes(text)? {
+            Some(_) if !self.takes_quoted => Err("a name in quotes".into()),
+            Some((name, _)) if name.is_empty() => Err("a name without a character".into()),
+            quoted => Ok(quoted),
+        }
     }
 
     /// The family of a sample: its own name, or the present histogram's or summary's.
@@ -312,34 +385,17 @@ fn check_histogram(name: &str, family: &Family) -> Result<(), String> {
     Ok(())
 }
 
-/// Parses what follows the opening brace; returns the labels and what follows the closing one.
-fn parse_labels(mut rest: &str) -> Result<(Labels, &str), String> {
-    let mut labels = Labels::new();
-    loop {
-        if let Some(after) = rest.strip_prefix('}') {
-            return Ok((labels, after));
-        }
-        let (name, quoted) = rest.split_once("=\"").ok_or("labels that do not end")?;
-        if !is_label_name(name) {
-            return Err(format!("{name:?} is no label name"));
-        }
-        let mut escaped = false;
-        let end = quoted.find(|c| {
-            let closing = c == '"' && !escaped;
-            escaped = c == '\\' && !escaped;
-            closing
-        });
-        let end = end.ok_or("a label value that does not end")?;
-        if labels.insert(name.to_owned(), unescape(&quoted[..end], true)?).is_some() {
-            return Err(format!("label {name} is there twice"));
-        }
-        rest = &quoted[end + 1..];
-        rest = match rest.strip_prefix(',') {
-            Some(after) => after,
-            None if rest.starts_with('}') => rest,
-            None => return Err("no comma between labels".into()),
-        };
-    }
+/// A text in quotes, where this begins with one, and what follows it.
+fn in_quotes(text: &str) -> Result<Option<(String, &str)>, String> {
+    let Some(quoted) = text.strip_prefix('"') else { return Ok(None) };
+    let mut escaped = false;
+    let end = quoted.find(|c| {
+        let closing = c == '"' && !escaped;
+        escaped = c == '\\' && !escaped;
+        closing
+    });
+    let end = end.ok_or("a label value that does not end")?;
+    Ok(Some((unescape(&quoted[..end], true)?, &quoted[end + 1..])))
 }
 
 /// Undoes `\\`, `\n` and, in label values, `\"`; any other escape is an error.
@@ -372,6 +428,10 @@ fn parse_value(text: &str) -> Result<f64, String> {
         }
         _ => Err(format!("{text:?} is no value")),
     }
+}
+
+fn metric_name(name: &str) -> Result<String, String> {
+    if is_metric_name(name) { Ok(name.to_owned()) } else { Err(format!("{name:?} is no metric name")) }
 }
 
 fn is_metric_name(name: &str) -> bool {

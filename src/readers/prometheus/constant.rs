@@ -1,99 +1,45 @@
-//! What OpenTelemetry's Prometheus exporter adds to what is collected: labels of the resource and of the scope for
-//! each series, and `target_info`. They stay the same for the life of the process.
+//! What is said beside containers' and events' own labels: labels of the resource and of the scope for each series, and
+//! `target_info`. They stay the same for the life of the process.
 //!
-//! The exporter itself is asked once, with one series. To pass every series through it and through the registry
-//! behind it took more than half of what a scrape after a change cost.
+//! Not by OpenTelemetry's Prometheus exporter: it knows nothing of the labels that series have of their own, and the
+//! names that it makes of `1x` or `a:b` are none to Prometheus, which refuses the whole answer for one of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 
-use opentelemetry::Key;
-use opentelemetry::metrics::MeterProvider;
-use opentelemetry_prometheus::ResourceSelector;
 use opentelemetry_sdk::Resource;
-use prometheus::Registry;
-use prometheus::proto::{Metric, MetricType};
 
 use super::encode::{head, push_series};
-use super::provider;
+use crate::catalog::{Kind, SCOPE_LABELS, TARGET_INFO};
 use crate::config::Pull;
 use crate::metrics;
-use crate::metrics::catalog::Kind;
-use crate::metrics::labels::{Names, push_first, push_text, quoted};
-use crate::readers::ReaderError;
-
-/// The name of the series that is asked for.
-const SAMPLE: &str = "sample";
+use crate::metrics::labels::{ConstantLabels, Names, resource_labels};
 
 /// What stays the same.
 #[derive(Debug)]
 pub(super) struct Constant {
     /// The labels of each series.
-    pub(super) labels: String,
+    pub(super) labels: ConstantLabels,
     /// Families that are about no container.
     pub(super) text: String,
 }
 
 impl Constant {
-    pub(super) fn new(pull: &Pull, resource: &Resource, names: Names) -> Result<Self, ReaderError> {
-        let registry = Registry::new();
-        let mut exporter = opentelemetry_prometheus::exporter()
-            .with_registry(registry.clone())
-            .scope_info_enabled(pull.scope_info_enabled);
-        if !pull.target_info_enabled {
-            exporter = exporter.without_target_info();
+    pub(super) fn new(pull: &Pull, resource: &Resource, names: Names) -> Self {
+        // Values of keys that become one label are joined in the order of the keys.
+        let attributes: BTreeMap<&str, String> =
+            resource.iter().map(|(key, value)| (key.as_str(), value.to_string())).collect();
+        let attributes = || attributes.iter().map(|(key, value)| (*key, value.as_str()));
+        let scope = metrics::scope();
+        let scope_values = [Some(scope.name()), scope.version(), scope.schema_url()];
+        let of_scope = SCOPE_LABELS.into_iter().zip(scope_values);
+        let of_scope = of_scope.filter_map(|(label, value)| Some((label, value?)));
+        let scope: Vec<_> = of_scope.filter(|_| pull.scope_info_enabled).collect();
+        let allowed = attributes().filter(|(key, _)| pull.resource_constant_labels.matches(key));
+        let mut text = String::new();
+        if pull.target_info_enabled && !resource.is_empty() {
+            text = head(TARGET_INFO, "Target metadata", Kind::Gauge);
+            push_series(&mut text, TARGET_INFO, resource_labels(attributes(), names), 1.0);
         }
-        let allowed: HashSet<Key> = resource
-            .iter()
-            .map(|(key, _)| key)
-            .filter(|key| pull.resource_constant_labels.matches(key.as_str()))
-            .cloned()
-            .collect();
-        let exporter = exporter.with_resource_selector(ResourceSelector::KeyAllowList(allowed));
-        let provider = provider(exporter, resource, |builder| builder)?;
-        let meter = provider.meter_with_scope(metrics::scope());
-        meter.u64_observable_gauge(SAMPLE).with_callback(|observer| observer.observe(1, &[])).build();
-
-        let kept = match names {
-            Names::Escaped => HashMap::new(),
-            Names::Kept => kept(resource),
-        };
-        let mut constant = Self { labels: String::new(), text: String::new() };
-        for family in registry.gather() {
-            for (i, metric) in family.get_metric().iter().enumerate() {
-                let labels = labels(metric, &kept);
-                if family.name() == SAMPLE {
-                    constant.labels = labels;
-                    continue;
-                }
-                if i == 0 {
-                    let is_counter = family.get_field_type() == MetricType::COUNTER;
-                    let kind = if is_counter { Kind::Counter } else { Kind::Gauge };
-                    constant.text.push_str(&head(family.name(), family.help(), kind));
-                }
-                push_series(&mut constant.text, family.name(), &labels, metric.get_gauge().get_value());
-            }
-        }
-        Ok(constant)
+        Self { labels: ConstantLabels::new(&scope, allowed, names), text }
     }
-}
-
-fn labels(metric: &Metric, kept: &HashMap<String, String>) -> String {
-    let mut text = String::new();
-    for label in metric.get_label() {
-        let name = kept.get(label.name()).map_or(label.name(), String::as_str);
-        if text.is_empty() {
-            push_first(&mut text, name, label.value());
-        } else {
-            push_text(&mut text, name, label.value());
-        }
-    }
-    text
-}
-
-/// The resource's keys as they are, by what the exporter makes of them.
-fn kept(resource: &Resource) -> HashMap<String, String> {
-    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == ':' || c == '_' { c } else { '_' };
-    let keys = resource.iter().map(|(key, _)| key.as_str());
-    let escaped = keys.map(|key| (key.chars().map(allowed).collect::<String>(), key));
-    escaped.filter(|(escaped, key)| escaped != key).map(|(escaped, key)| (escaped, quoted(key))).collect()
 }

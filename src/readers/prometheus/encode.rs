@@ -41,13 +41,11 @@ pub(super) struct Collector {
     manual: Manual,
     /// What was collected last: the SDK writes the next in its place.
     collected: ResourceMetrics,
-    /// The labels that each series has.
-    constant: String,
 }
 
 impl Collector {
-    pub(super) fn new(manual: Manual, constant: String) -> Self {
-        Self { manual, collected: ResourceMetrics::default(), constant }
+    pub(super) fn new(manual: Manual) -> Self {
+        Self { manual, collected: ResourceMetrics::default() }
     }
 
     /// Collects, and adds to each stream's text its lines.
@@ -58,7 +56,7 @@ impl Collector {
         texts: &mut [String],
     ) -> Result<(), ReaderError> {
         self.manual.collect(&mut self.collected).map_err(|error| ReaderError::new(error.to_string()))?;
-        write(&self.collected, lines, labels, &self.constant, texts);
+        write(&self.collected, lines, labels, texts);
         Ok(())
     }
 
@@ -68,17 +66,11 @@ impl Collector {
     }
 }
 
-fn write(
-    collected: &ResourceMetrics,
-    lines: &[Line],
-    labels: &Labels<'_>,
-    constant: &str,
-    texts: &mut [String],
-) {
+fn write(collected: &ResourceMetrics, lines: &[Line], labels: &Labels<'_>, texts: &mut [String]) {
     for metric in collected.scope_metrics().flat_map(|scope| scope.metrics()) {
         let found = lines.iter().zip(&mut *texts).find(|(line, _)| line.stream == metric.name());
         let Some((line, text)) = found else { continue };
-        let mut writer = PointWriter { line, labels, constant, text };
+        let mut writer = PointWriter { line, labels, text };
         match metric.data() {
             AggregatedMetrics::I64(MetricData::Gauge(gauge)) => {
                 for point in gauge.data_points() {
@@ -99,7 +91,6 @@ fn write(
 struct PointWriter<'a> {
     line: &'a Line,
     labels: &'a Labels<'a>,
-    constant: &'a str,
     text: &'a mut String,
 }
 
@@ -120,7 +111,6 @@ impl PointWriter<'_> {
         {
             push_labels(self.text, info);
         }
-        push_labels(self.text, self.constant);
         for attribute in attributes {
             separate(self.text);
             push_first(self.text, attribute.key.as_str(), &attribute.value.as_str());
@@ -145,9 +135,9 @@ pub(super) fn head(name: &str, help: &str, kind: Kind) -> String {
 }
 
 /// A series with these labels, and a whole number.
-pub(super) fn push_series(text: &mut String, name: &str, labels: &str, value: f64) {
+pub(super) fn push_series(text: &mut String, name: &str, labels: String, value: f64) {
     text.push_str(&beginning(name));
-    push_labels(text, labels);
+    push_labels(text, &labels);
     // Writing to a string cannot fail.
     let _ = writeln!(text, "}} {value}");
 }

@@ -9,8 +9,7 @@ use super::ROOM;
 use super::encode::{Collector, Labels, Line};
 use crate::inventory::{Container, EventCount};
 use crate::metrics::catalog::{ContainerValue, STATE_LABEL};
-use crate::metrics::labels::{LabelWriter, Names, push_first, push_text, quoted};
-use crate::metrics::merge::OVERFLOW;
+use crate::metrics::labels::{ConstantLabels, LabelWriter, Names, push_text};
 use crate::metrics::views::Streams;
 use crate::metrics::{Collection, Merged, SERIES_LABEL};
 use crate::readers::ReaderError;
@@ -23,18 +22,15 @@ pub(super) struct MergedStreams {
 }
 
 impl MergedStreams {
-    pub(super) fn new(collection: &Collection, names: Names) -> Self {
+    pub(super) fn new(collection: &Collection, constant: &ConstantLabels, names: Names) -> Self {
+        let writer = |kept| LabelWriter::new(kept, constant.clone(), names);
         let mut overflow = String::new();
-        let name = match names {
-            Names::Escaped => OVERFLOW.replace('.', "_"),
-            Names::Kept => quoted(OVERFLOW),
-        };
-        push_first(&mut overflow, &name, "true");
+        writer(None).overflow(&mut overflow);
         let Streams { merged_containers, merged_events, .. } = collection.streams();
         let streams = merged_containers.iter().map(|c| &c.stream).chain(merged_events);
         Self {
             merged: collection.merged(&overflow),
-            writers: streams.map(|stream| LabelWriter::new(stream.keys.clone(), names)).collect(),
+            writers: streams.map(|stream| writer(stream.keys.clone())).collect(),
         }
     }
 

@@ -352,14 +352,14 @@ impl PrometheusReader {
         metrics::register_events(&meter, &self.collection);
         let suffixes = self.pull.translation_strategy.has_suffixes();
         let families = Families::new(self.collection.streams(), names, suffixes, &self.deflater);
-        let Constant { labels, text } = Constant::new(&self.pull, &self.resource, names)?;
+        let Constant { labels, text } = Constant::new(&self.pull, &self.resource, names);
         Ok(Instruments {
             names,
-            collector: Collector::new(manual, labels),
-            labels: LabelWriter::new(None, names),
+            collector: Collector::new(manual),
             families: families.map_err(unwritable)?,
             rest: self.deflater.piece(text.as_bytes()).map_err(unwritable)?,
-            merged: MergedStreams::new(&self.collection, names),
+            merged: MergedStreams::new(&self.collection, &labels, names),
+            labels: LabelWriter::new(None, labels, names),
             deflater: Arc::clone(&self.deflater),
         })
     }
