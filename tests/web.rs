@@ -366,6 +366,41 @@ fn idle_clients_keep_out_nobody() {
 }
 
 #[test]
+fn slow_readers_keep_out_nobody_for_long() {
+    const READERS: usize = 4;
+    // The time of an answer, and some for what is under way.
+    const LIMIT: Duration = Duration::from_secs(40);
+    let engine = FakeEngine::start().unwrap();
+    // More than the buffers of a connection hold.
+    for i in 0..200 {
+        engine.add(Container::new(&format!("web-{i}")).label("long", &"x".repeat(20_000)));
+    }
+    let exporter = Setup::new(&engine.host()).set("/web/max_requests", READERS).start();
+    let address = exporter.address();
+    let began = std::time::Instant::now();
+    for _ in 0..READERS {
+        std::thread::spawn(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            let mut some = [0; 500];
+            // 5 kB each second, for longer than the test may take.
+            while began.elapsed() < LIMIT * 2 && stream.read(&mut some).is_ok_and(|count| count > 0) {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+    }
+    eventually(SOON, || match exporter.get("/metrics").unwrap().status {
+        503 => Ok(()),
+        status => Err(status.to_string()),
+    });
+    eventually(LIMIT, || match exporter.get("/metrics").unwrap().status {
+        200 => Ok(()),
+        status => Err(status.to_string()),
+    });
+    exporter.stop();
+}
+
+#[test]
 fn clients_leave_file_descriptors_for_the_engine() {
     let engine = FakeEngine::start().unwrap();
     let id = engine.add(Container::new("web"));
