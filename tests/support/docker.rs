@@ -1,4 +1,5 @@
-//! A private Docker Engine, and a recorder of its events.
+//! A private Docker Engine, and a recorder of its events. It is the machine's own, or that of the root which
+//! `DSE_DOCKER_ROOT` names: `DSE_DOCKER_ROOT=$(scripts/engine-root docker 28) cargo test --test engine`.
 //!
 //! It runs in a namespace of its own (`namespace.rs`): when the test process ends, in whatever way, the kernel ends
 //! dockerd, containerd and every container, and drops every mount.
@@ -20,7 +21,7 @@ use super::certificates::Authority;
 use super::eventually;
 use super::exporter::free_address;
 pub(crate) use super::namespace::program;
-use super::namespace::{Namespace, busybox_tar, search_path};
+use super::namespace::{Namespace, busybox_tar, engine_root};
 
 /// How long the engine may take to start, and to stop.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -37,6 +38,11 @@ pub(crate) const LIMIT: [&str; 4] = ["--memory", "16m", "--memory-swap", "16m"];
 pub(crate) const FILL: [&str; 3] =
     ["sh", "-c", "sleep 1; dd if=/dev/zero of=/dev/null bs=64M; code=$?; sleep 1; exit $code"];
 
+/// Where the engine and its command line client are.
+fn root() -> String {
+    engine_root("DSE_DOCKER_ROOT", &[("dockerd", "docker.io"), ("docker", "docker.io")])
+}
+
 /// A running engine. Dropping it removes its containers, ends it and deletes its directory.
 pub(crate) struct Docker {
     namespace: Namespace,
@@ -49,21 +55,20 @@ pub(crate) struct Docker {
 impl Docker {
     /// Starts an engine and imports the image. What is missing on the machine fails the test by its name.
     pub(crate) fn start() -> Self {
-        Self::start_in(Namespace::new("dse-engine-"))
+        Self::start_in(Namespace::in_root("dse-engine-", &root()))
     }
 
     /// The same in a network of its own: a Swarm makes bridges and takes fixed ports. The calling thread is in
     /// that network from now on.
     pub(crate) fn start_in_its_own_network() -> Self {
-        Self::start_in(Namespace::with_network("dse-engine-"))
+        Self::start_in(Namespace::with_network("dse-engine-", &root()))
     }
 
     fn start_in(namespace: Namespace) -> Self {
-        program("dockerd", "docker.io");
-        program("docker", "docker.io");
         let mut docker = Self { namespace, daemon: None, tls: free_address() };
         docker.make_certificates();
         docker.start_daemon();
+        println!("the engine under test: {}", docker.api().versions().unwrap());
         docker.import_image();
         docker
     }
@@ -165,8 +170,8 @@ impl Docker {
 
     /// The command line client with its environment set to this engine.
     pub(crate) fn client<S: AsRef<std::ffi::OsStr>>(&self, arguments: &[S]) -> Command {
-        let mut command = Command::new("docker");
-        self.with_environment(command.args(arguments).env("PATH", search_path()));
+        let mut command = self.namespace.program("docker");
+        self.with_environment(command.args(arguments));
         command
     }
 
@@ -349,6 +354,19 @@ impl Api {
             (200, body) => serde_json::from_str(&body).map_err(|error| format!("GET {path}: {error}")),
             (status, body) => Err(format!("GET {path}: {status}: {body}")),
         }
+    }
+
+    /// What the engine says that it is: it and its parts, with their versions.
+    pub(crate) fn versions(&self) -> Result<String, String> {
+        let version = self.get("/version")?;
+        let component = |component: &Value| {
+            let text =
+                |key: &str| component[key].as_str().unwrap_or_default().lines().next().unwrap_or_default();
+            format!("{} {}", text("Name"), text("Version"))
+        };
+        let components = version["Components"].as_array().ok_or("the version has no components")?;
+        let components: Vec<_> = components.iter().map(component).collect();
+        Ok(format!("API {}, {}", version["ApiVersion"], components.join(", ")))
     }
 
     /// See [`Docker::inspect_all`].

@@ -14,11 +14,17 @@ use std::time::Duration;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+/// The root of the machine's own file system.
+pub(crate) const MACHINE: &str = "/";
+
 /// The shell, and a directory for what runs beside it. Dropping it ends all that runs in it and deletes the
 /// directory.
 pub(crate) struct Namespace {
     directory: PathBuf,
+    /// `unshare`, whose child is the shell.
     shell: Child,
+    /// The shell's process id.
+    process: String,
     /// `None` once the shell is to end.
     commands: Option<ChildStdin>,
     replies: Receiver<String>,
@@ -27,28 +33,37 @@ pub(crate) struct Namespace {
 impl Namespace {
     /// Starts the shell. The directory's name begins with `prefix`.
     pub(crate) fn new(prefix: &str) -> Self {
-        Self::start(prefix, &[])
+        Self::in_root(prefix, MACHINE)
+    }
+
+    /// Starts the shell in this root of the file system, which `scripts/engine-root` tells.
+    pub(crate) fn in_root(prefix: &str, root: &str) -> Self {
+        Self::start(prefix, root, &[])
     }
 
     /// Starts the shell in a network of its own as well, which has a loopback and nothing else, and takes the
     /// calling thread, with all that it starts from now on, into that network.
-    pub(crate) fn with_network(prefix: &str) -> Self {
-        let mut namespace = Self::start(prefix, &["--net"]);
-        let up = format!("{} ip link set lo up; echo $?", program("busybox", "busybox-static").display());
-        assert_eq!(namespace.command(&up, Duration::from_secs(10)).as_deref(), Ok("0"), "no loopback");
-        // `unshare` is in the namespaces that it makes, but for the one of processes.
-        let network = fs::File::open(format!("/proc/{}/ns/net", namespace.shell.id())).unwrap();
+    pub(crate) fn with_network(prefix: &str, root: &str) -> Self {
+        let namespace = Self::start(prefix, root, &["--net"]);
+        let network = fs::File::open(format!("/proc/{}/ns/net", namespace.process)).unwrap();
         move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        let busybox = program("busybox", "busybox-static");
+        let up = Command::new(busybox).args(["ip", "link", "set", "lo", "up"]).status().unwrap();
+        assert!(up.success(), "no loopback: {up}");
         namespace
     }
 
-    fn start(prefix: &str, options: &[&str]) -> Self {
+    fn start(prefix: &str, root: &str, options: &[&str]) -> Self {
         let unshare = program("unshare", "util-linux");
         // Not under TMPDIR, which may be too long a path for a socket.
         let directory = tempfile::Builder::new().prefix(prefix).tempdir_in("/tmp").unwrap().keep();
         let mut shell = Command::new(unshare)
             .args(options)
-            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh"])
+            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .arg(script("enter-root"))
+            .arg(root)
+            .arg(&directory)
+            .arg("sh")
             .env("PATH", search_path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -60,7 +75,22 @@ impl Namespace {
         std::thread::spawn(move || {
             output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        Self { directory, commands: shell.stdin.take(), shell, replies }
+        let commands = shell.stdin.take();
+        let mut namespace = Self { directory, shell, process: String::new(), commands, replies };
+        let begun = namespace.command("echo begun", Duration::from_secs(60));
+        assert_eq!(begun.as_deref(), Ok("begun"), "no shell in the root {root}");
+        let unshare = namespace.shell.id();
+        let children = fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
+        namespace.process = children.trim().to_owned();
+        namespace
+    }
+
+    /// A program of the root that the shell is in.
+    pub(crate) fn program(&self, name: &str) -> Command {
+        let mut command = Command::new(program("nsenter", "util-linux"));
+        command.args(["--target", &self.process, "--mount", "--root", "--wd", "--", name]);
+        command.env("PATH", search_path());
+        command
     }
 
     /// The directory.
@@ -93,6 +123,23 @@ impl Drop for Namespace {
             eprintln!("{} is left: {error}", self.directory.display());
         }
     }
+}
+
+/// The path of a script of this repository.
+pub(crate) fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
+}
+
+/// The root of the engine under test: what this variable says, else the machine's own, which has to have these
+/// programs, each of a package of Debian.
+pub(crate) fn engine_root(variable: &str, programs: &[(&str, &str)]) -> String {
+    if let Ok(root) = std::env::var(variable) {
+        return root;
+    }
+    for (name, package) in programs {
+        program(name, package);
+    }
+    MACHINE.into()
 }
 
 /// Where programs are; Debian has some in `sbin`, which is not in every user's path.

@@ -1,4 +1,5 @@
-//! A private Podman with its API service, and a recorder of its events.
+//! A private Podman with its API service, and a recorder of its events. It is the machine's own, or that of the root
+//! which `DSE_PODMAN_ROOT` names: `DSE_PODMAN_ROOT=$(scripts/engine-root podman 5.8) cargo test --test podman`.
 //!
 //! It runs in a namespace of its own (`namespace.rs`), with its own storage, locks and runtime directories. Podman
 //! has no daemon: the service and each `podman` command do their work by themselves, side by side, and so the
@@ -6,6 +7,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::docker::Api;
 use super::eventually;
-use super::namespace::{Namespace, busybox_tar, program};
+use super::namespace::{Namespace, busybox_tar, engine_root, script};
 
 /// How long a command may take.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -34,52 +36,26 @@ pub(crate) struct Podman {
 impl Podman {
     /// Starts the service and imports the image. What is missing on the machine fails the test by its name.
     pub(crate) fn start() -> Self {
-        program("podman", "podman");
-        program("conmon", "conmon");
-        program("runc", "runc");
-        let namespace = Namespace::new("dse-podman-");
+        let programs = [("podman", "podman"), ("conmon", "conmon"), ("runc", "runc")];
+        let namespace = Namespace::in_root("dse-podman-", &engine_root("DSE_PODMAN_ROOT", &programs));
         let directory = namespace.directory().to_owned();
         let cgroup = Cgroup(directory.file_name().unwrap().to_str().unwrap().to_owned());
         let podman = Self { namespace: Mutex::new(namespace), directory, service: Mutex::default(), cgroup };
         podman.configure("1m");
-        fs::create_dir(podman.directory.join("tmp")).unwrap();
-        // Its own /run and /dev/shm, because locks and the runtime's state have fixed names there, and because no
-        // systemd of the machine is to run timers for these containers. In its own working directory, because
-        // conmon before 2.1.13 leaves a file named `oom` there.
-        let at = podman.directory.display();
-        let prepare = format!(
-            "mount -t tmpfs none /run && mount -t tmpfs none /dev/shm && cd {at} && \
-             export HOME={at} TMPDIR={at}/tmp CONTAINERS_CONF={at}/containers.conf \
-             CONTAINERS_STORAGE_CONF={at}/storage.conf && \
-             unset CONTAINER_HOST CONTAINER_CONNECTION CONTAINERS_CONF_OVERRIDE XDG_RUNTIME_DIR \
-             XDG_CONFIG_HOME XDG_DATA_HOME DBUS_SESSION_BUS_ADDRESS NOTIFY_SOCKET; echo $?"
-        );
-        let prepared = podman.command(&prepare);
-        assert_eq!(prepared, "0", "mounts in the namespace");
+        assert_eq!(podman.command(". ./environment; echo $?"), "0", "the environment in the namespace");
         let tar = busybox_tar(&podman.directory);
         podman.run(&["import", tar.to_str().unwrap(), IMAGE]);
         fs::remove_file(tar).unwrap();
         podman.start_service(&["--time", "0"]);
+        println!("the engine under test: {}", Api::new(podman.socket()).versions().unwrap());
         podman
     }
 
     /// Writes its configuration; its event log is rotated at this size.
     pub(crate) fn configure(&self, event_log_size: &str) {
-        let at = self.directory.display();
-        // The limits of open files and processes and the cgroups' manager are what a sandbox allows; runc and not
-        // crun because the latter refuses cgroups of both versions side by side. Health checks are not run by
-        // timers here, and events are in a file: there is no systemd.
-        let containers = format!(
-            "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\nnetns = \"none\"\n\
-             log_driver = \"k8s-file\"\n\
-             [engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n\
-             events_logfile_max_size = \"{event_log_size}\"\nruntime = \"runc\"\n\
-             tmp_dir = \"{at}/libpod\"\n[network]\nnetwork_config_dir = \"{at}/networks\"\n"
-        );
-        fs::write(self.directory.join("containers.conf"), containers).unwrap();
-        let storage =
-            format!("[storage]\ndriver = \"vfs\"\nrunroot = \"{at}/runroot\"\ngraphroot = \"{at}/root\"\n");
-        fs::write(self.directory.join("storage.conf"), storage).unwrap();
+        let status =
+            Command::new(script("podman-settings")).arg(&self.directory).arg(event_log_size).status();
+        assert!(status.unwrap().success(), "podman-settings");
     }
 
     /// Where it has everything.
@@ -286,7 +262,7 @@ fn quoted(arguments: &[&str]) -> String {
 }
 
 /// `podman inspect` differs from Docker's answer in its words for a state, as its own Docker-compatible API
-/// translates them from 5.6 on, and in how it writes the image's id.
+/// translates them from 5.6 on, in those for health from 5.5 on, and in how it writes the image's id.
 fn in_dockers_words(mut inspect: Value) -> Value {
     let state = match inspect["State"]["Status"].as_str().unwrap() {
         "configured" | "initialized" => "created",
@@ -295,6 +271,14 @@ fn in_dockers_words(mut inspect: Value) -> Value {
         state => state,
     };
     inspect["State"]["Status"] = state.into();
+    if let Some(health) = inspect.pointer_mut("/State/Health/Status") {
+        *health = match health.as_str().unwrap() {
+            "reset" => "starting",
+            "stopped" => "none",
+            health => health,
+        }
+        .into();
+    }
     let image = format!("sha256:{}", inspect["Image"].as_str().unwrap());
     inspect["Image"] = image.into();
     inspect
