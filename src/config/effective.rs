@@ -3,9 +3,11 @@
 //!
 //! Each struct is taken apart with all its fields, so that a key that is added and not printed does not compile.
 
-use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use serde_saphyr::{DoubleQuoted, FlowSeq, ser_options, to_string_with_options};
 
 use super::model::{
     Aggregation, AttributeValue, CardinalityLimits, Compression, Config, Containers, Detection, Detector,
@@ -14,7 +16,6 @@ use super::model::{
 };
 use super::values::{COMPRESSIONS, TEMPORALITIES};
 use super::views::INSTRUMENT_TYPES;
-use super::yaml::{Kind, resolve};
 
 /// What stands in the place of a secret.
 const HIDDEN: &str = "(hidden)";
@@ -25,171 +26,128 @@ pub(super) fn write(config: &Config) -> String {
     let mut top = vec![("file_format", string("1.1"))];
     let Readers { pull, periodic } = readers;
     if pull.is_none() && periodic.is_empty() {
-        top.push(("disabled", Out::Plain("true".into())));
+        top.push(("disabled", boolean(true)));
     }
     top.push(("log_level", string(log_level.name())));
     top.push(("resource", of_resource(resource)));
     if pull.is_some() || !periodic.is_empty() {
         let readers = pull.iter().map(of_pull).chain(periodic.iter().map(of_periodic)).collect();
-        let mut provider = vec![("readers", Out::List(readers))];
+        let mut provider = vec![("readers", Value::List(readers))];
         if !views.is_empty() {
-            provider.push(("views", Out::List(views.iter().map(of_view).collect())));
+            provider.push(("views", Value::List(views.iter().map(of_view).collect())));
         }
-        top.push(("meter_provider", Out::Map(provider)));
+        top.push(("meter_provider", Value::Map(provider)));
     }
     top.push(("docker", of_docker(docker)));
     top.push(("containers", of_containers(containers)));
     top.push(("events", of_events(events)));
     top.push(("web", of_web(web)));
-    let mut text = String::new();
-    for (key, value) in &top {
-        value.entry(key, 0, &mut text);
-    }
-    text
+    let options = ser_options! { compact_list_indent: false, prefer_block_scalars: false };
+    to_string_with_options(&Value::Map(top), options)
+        .unwrap_or_else(|error| format!("# cannot be written as YAML: {error}\n"))
 }
 
 /// A value to be written.
-enum Out {
-    /// A scalar that is written as it is.
-    Plain(String),
-    List(Vec<Out>),
-    Map(Vec<(&'static str, Out)>),
+enum Value {
+    Null,
+    Boolean(bool),
+    Integer(i64),
+    Double(f64),
+    String(String),
+    /// A secret's place.
+    Hidden,
+    List(Vec<Value>),
+    Map(Vec<(&'static str, Value)>),
 }
 
-impl Out {
-    fn entry(&self, key: &str, indent: usize, out: &mut String) {
-        // Writing to a string does not fail.
-        let _ = write!(out, "{:indent$}{key}:", "");
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Map(entries) if !entries.is_empty() => {
-                out.push('\n');
-                entries.iter().for_each(|(key, value)| value.entry(key, indent + 2, out));
-            }
+            Self::Null => serializer.serialize_none(),
+            Self::Boolean(value) => serializer.serialize_bool(*value),
+            Self::Integer(value) => serializer.serialize_i64(*value),
+            Self::Double(value) => serializer.serialize_f64(*value),
+            Self::String(value) => serializer.serialize_str(value),
+            Self::Hidden => DoubleQuoted(HIDDEN).serialize(serializer),
             Self::List(items) if items.iter().any(|item| matches!(item, Self::Map(_))) => {
-                out.push('\n');
-                for item in items {
-                    let _ = write!(out, "{:1$}- ", "", indent + 2);
-                    match item {
-                        Self::Map(entries) => {
-                            let mut text = String::new();
-                            entries.iter().for_each(|(key, value)| value.entry(key, indent + 4, &mut text));
-                            out.push_str(text.trim_start());
-                        }
-                        _ => item.line(out),
-                    }
-                }
+                serializer.collect_seq(items)
             }
-            _ => {
-                out.push(' ');
-                self.line(out);
-            }
-        }
-    }
-
-    /// On the rest of a line.
-    fn line(&self, out: &mut String) {
-        self.flow(out);
-        while out.ends_with(' ') {
-            out.pop();
-        }
-        out.push('\n');
-    }
-
-    fn flow(&self, out: &mut String) {
-        match self {
-            Self::Plain(text) => out.push_str(text),
-            Self::Map(_) => out.push_str("{}"),
-            Self::List(items) => {
-                out.push('[');
-                for (i, item) in items.iter().enumerate() {
-                    out.push_str(if i == 0 { "" } else { ", " });
-                    item.flow(out);
-                }
-                out.push(']');
-            }
+            // On one line.
+            Self::List(items) => FlowSeq(items).serialize(serializer),
+            Self::Map(entries) => serializer.collect_map(entries.iter().map(|(key, value)| (key, value))),
         }
     }
 }
 
-/// A string: in quotes where YAML would take it for something else, and with no reference in it.
-fn string(text: &str) -> Out {
-    let text = text.replace('$', "$$");
-    let plain =
-        |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '/' | ':' | '$' | '@' | '+');
-    let is_plain = text.chars().all(plain)
-        && text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/')
-        && !text.ends_with(':')
-        && resolve(&text) == Kind::String;
-    Out::Plain(if is_plain { text } else { serde_json::Value::String(text).to_string() })
+/// A string with no reference in it.
+fn string(text: &str) -> Value {
+    Value::String(text.replace('$', "$$"))
 }
 
-fn number(value: impl ToString) -> Out {
-    Out::Plain(value.to_string())
+/// A number. None that a configuration can say is beyond the range.
+fn number(value: impl TryInto<i64>) -> Value {
+    Value::Integer(value.try_into().unwrap_or(i64::MAX))
 }
 
-fn boolean(value: bool) -> Out {
-    number(value)
+fn boolean(value: bool) -> Value {
+    Value::Boolean(value)
 }
 
-fn millis(value: Duration) -> Out {
+fn millis(value: Duration) -> Value {
     number(value.as_millis())
 }
 
-fn path(value: Option<&Path>) -> Out {
-    value.map_or_else(nothing, |path| string(&path.to_string_lossy()))
+fn path(value: Option<&Path>) -> Value {
+    value.map_or(Value::Null, |path| string(&path.to_string_lossy()))
 }
 
-fn nothing() -> Out {
-    Out::Plain(String::new())
-}
-
-fn strings<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> Out {
-    Out::List(values.into_iter().map(|value| string(value.as_ref())).collect())
+fn strings<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> Value {
+    Value::List(values.into_iter().map(|value| string(value.as_ref())).collect())
 }
 
 /// The name that a table of choices has for a value; the first, where several mean the same.
-fn name<T: PartialEq>(value: T, choices: &[(&'static str, T)]) -> Out {
-    choices.iter().find(|(_, choice)| *choice == value).map_or_else(nothing, |(name, _)| string(name))
+fn name<T: PartialEq>(value: T, choices: &[(&'static str, T)]) -> Value {
+    choices.iter().find(|(_, choice)| *choice == value).map_or(Value::Null, |(name, _)| string(name))
 }
 
-fn filter(filter: &Filter) -> Out {
+fn filter(filter: &Filter) -> Value {
     let (included, excluded) = filter.patterns();
-    Out::Map(vec![("included", strings(included)), ("excluded", strings(excluded))])
+    Value::Map(vec![("included", strings(included)), ("excluded", strings(excluded))])
 }
 
-fn of_resource(resource: &Resource) -> Out {
+fn of_resource(resource: &Resource) -> Value {
     let Resource { attributes, schema_url, detection } = resource;
-    let list = |kind, items: Vec<Out>| (kind, Out::List(items));
+    let list = |kind, items: Vec<Value>| (kind, Value::List(items));
     let attributes = attributes.iter().map(|(key, value)| {
         let (kind, value) = match value {
             AttributeValue::String(text) => ("string", string(text)),
             AttributeValue::Bool(value) => ("bool", boolean(*value)),
-            AttributeValue::Int(value) => ("int", number(value)),
-            AttributeValue::Double(value) => ("double", double(*value)),
+            AttributeValue::Int(value) => ("int", number(*value)),
+            AttributeValue::Double(value) => ("double", Value::Double(*value)),
             AttributeValue::Strings(values) => ("string_array", strings(values)),
             AttributeValue::Bools(values) => list("bool_array", values.iter().map(|v| boolean(*v)).collect()),
-            AttributeValue::Ints(values) => list("int_array", values.iter().map(number).collect()),
+            AttributeValue::Ints(values) => list("int_array", values.iter().map(|v| number(*v)).collect()),
             AttributeValue::Doubles(values) => {
-                list("double_array", values.iter().map(|v| double(*v)).collect())
+                list("double_array", values.iter().map(|v| Value::Double(*v)).collect())
             }
         };
-        Out::Map(vec![("name", string(key)), ("value", value), ("type", string(kind))])
+        Value::Map(vec![("name", string(key)), ("value", value), ("type", string(kind))])
     });
-    Out::Map(vec![
-        ("attributes", Out::List(attributes.collect())),
+    Value::Map(vec![
+        ("attributes", Value::List(attributes.collect())),
         ("detection/development", of_detection(detection)),
-        ("schema_url", schema_url.as_deref().map_or_else(nothing, string)),
+        ("schema_url", schema_url.as_deref().map_or(Value::Null, string)),
     ])
 }
 
-fn of_detection(detection: &Detection) -> Out {
+fn of_detection(detection: &Detection) -> Value {
     let Detection { attributes, named, detectors } = detection;
     let mut section = Vec::new();
     // To name what is included, be it everything, asks for a command line too.
     if *named {
         section.push(("attributes", filter(attributes)));
     } else {
-        section.push(("attributes", Out::Map(vec![("excluded", strings(attributes.patterns().1))])));
+        section.push(("attributes", Value::Map(vec![("excluded", strings(attributes.patterns().1))])));
     }
     let detectors = detectors.iter().map(|detector| {
         let name = match detector {
@@ -198,24 +156,13 @@ fn of_detection(detection: &Detection) -> Out {
             Detector::Process => "process",
             Detector::Service => "service",
         };
-        Out::Map(vec![(name, nothing())])
+        Value::Map(vec![(name, Value::Null)])
     });
-    section.push(("detectors", Out::List(detectors.collect())));
-    Out::Map(section)
+    section.push(("detectors", Value::List(detectors.collect())));
+    Value::Map(section)
 }
 
-/// YAML has its own names for what is no number.
-fn double(value: f64) -> Out {
-    Out::Plain(if value.is_nan() {
-        ".nan".into()
-    } else if value.is_infinite() {
-        if value > 0.0 { ".inf".into() } else { "-.inf".into() }
-    } else {
-        format!("{value:?}")
-    })
-}
-
-fn of_pull(pull: &Pull) -> Out {
+fn of_pull(pull: &Pull) -> Value {
     let Pull {
         host,
         port,
@@ -233,22 +180,22 @@ fn of_pull(pull: &Pull) -> Out {
         TranslationStrategy::NoUtf8EscapingWithSuffixes => "no_utf8_escaping_with_suffixes/development",
         TranslationStrategy::NoTranslation => "no_translation/development",
     };
-    let exporter = Out::Map(vec![
+    let exporter = Value::Map(vec![
         ("host", string(host)),
-        ("port", number(port)),
+        ("port", number(*port)),
         ("scope_info_enabled", boolean(*scope_info_enabled)),
         ("target_info_enabled/development", boolean(*target_info_enabled)),
         ("resource_constant_labels", filter(resource_constant_labels)),
         ("translation_strategy", string(strategy)),
     ]);
-    let exporter = Out::Map(vec![("prometheus/development", exporter)]);
+    let exporter = Value::Map(vec![("prometheus/development", exporter)]);
     let mut pull = vec![("exporter", exporter)];
     push_limits(cardinality_limits, &mut pull);
-    Out::Map(vec![("pull", Out::Map(pull))])
+    Value::Map(vec![("pull", Value::Map(pull))])
 }
 
 /// Limits have no default, so only those that are set can be shown.
-fn push_limits(limits: &CardinalityLimits, reader: &mut Vec<(&'static str, Out)>) {
+fn push_limits(limits: &CardinalityLimits, reader: &mut Vec<(&'static str, Value)>) {
     let CardinalityLimits { default, histogram, observable_counter, observable_gauge } = limits;
     let limits = [
         ("default", default),
@@ -258,11 +205,11 @@ fn push_limits(limits: &CardinalityLimits, reader: &mut Vec<(&'static str, Out)>
     ];
     let set: Vec<_> = limits.into_iter().filter_map(|(key, limit)| Some((key, number((*limit)?)))).collect();
     if !set.is_empty() {
-        reader.push(("cardinality_limits", Out::Map(set)));
+        reader.push(("cardinality_limits", Value::Map(set)));
     }
 }
 
-fn of_view(view: &View) -> Out {
+fn of_view(view: &View) -> Value {
     let View { selector, stream } = view;
     let Selector { instrument_name, instrument_type, unit, meter_name, meter_version, meter_schema_url } =
         selector;
@@ -284,38 +231,39 @@ fn of_view(view: &View) -> Out {
         texts.into_iter().filter_map(|(key, text)| Some((key, string(text.as_ref()?)))).collect();
     stream.push(("aggregation", of_aggregation(aggregation)));
     if let Some(limit) = aggregation_cardinality_limit {
-        stream.push(("aggregation_cardinality_limit", number(limit)));
+        stream.push(("aggregation_cardinality_limit", number(*limit)));
     }
     if let Some(keys) = attribute_keys {
         stream.push(("attribute_keys", filter(keys)));
     }
-    Out::Map(vec![("selector", Out::Map(selector)), ("stream", Out::Map(stream))])
+    Value::Map(vec![("selector", Value::Map(selector)), ("stream", Value::Map(stream))])
 }
 
-fn of_aggregation(aggregation: &Aggregation) -> Out {
-    let one = |name, parameters| Out::Map(vec![(name, parameters)]);
+fn of_aggregation(aggregation: &Aggregation) -> Value {
+    let one = |name, parameters| Value::Map(vec![(name, parameters)]);
     match aggregation {
-        Aggregation::Default => one("default", nothing()),
-        Aggregation::Drop => one("drop", nothing()),
-        Aggregation::Sum => one("sum", nothing()),
-        Aggregation::LastValue => one("last_value", nothing()),
+        Aggregation::Default => one("default", Value::Null),
+        Aggregation::Drop => one("drop", Value::Null),
+        Aggregation::Sum => one("sum", Value::Null),
+        Aggregation::LastValue => one("last_value", Value::Null),
         Aggregation::ExplicitBucketHistogram { boundaries, record_min_max } => {
-            let boundaries = Out::List(boundaries.iter().map(|boundary| double(*boundary)).collect());
+            let boundaries =
+                Value::List(boundaries.iter().map(|boundary| Value::Double(*boundary)).collect());
             let record = ("record_min_max", boolean(*record_min_max));
-            one("explicit_bucket_histogram", Out::Map(vec![("boundaries", boundaries), record]))
+            one("explicit_bucket_histogram", Value::Map(vec![("boundaries", boundaries), record]))
         }
         Aggregation::Base2ExponentialBucketHistogram { max_scale, max_size, record_min_max } => one(
             "base2_exponential_bucket_histogram",
-            Out::Map(vec![
-                ("max_scale", number(max_scale)),
-                ("max_size", number(max_size)),
+            Value::Map(vec![
+                ("max_scale", number(*max_scale)),
+                ("max_size", number(*max_size)),
                 ("record_min_max", boolean(*record_min_max)),
             ]),
         ),
     }
 }
 
-fn of_periodic(periodic: &Periodic) -> Out {
+fn of_periodic(periodic: &Periodic) -> Value {
     let Periodic {
         interval,
         timeout,
@@ -339,18 +287,18 @@ fn of_periodic(periodic: &Periodic) -> Out {
     let mut periodic = vec![
         ("interval", millis(*interval)),
         ("timeout", millis(*timeout)),
-        ("max_export_batch_size/development", number(max_export_batch_size)),
-        ("exporter", Out::Map(vec![(name, Out::Map(exporter))])),
+        ("max_export_batch_size/development", number(*max_export_batch_size)),
+        ("exporter", Value::Map(vec![(name, Value::Map(exporter))])),
     ];
     push_limits(cardinality_limits, &mut periodic);
-    Out::Map(vec![("periodic", Out::Map(periodic))])
+    Value::Map(vec![("periodic", Value::Map(periodic))])
 }
 
-fn of_temporality(temporality: Temporality) -> Out {
+fn of_temporality(temporality: Temporality) -> Value {
     name(temporality, &TEMPORALITIES)
 }
 
-fn of_otlp(otlp: &Otlp) -> Vec<(&'static str, Out)> {
+fn of_otlp(otlp: &Otlp) -> Vec<(&'static str, Value)> {
     let Otlp { endpoint, tls, headers, compression, timeout, temporality } = otlp;
     let mut endpoint = endpoint.clone();
     // Some take their key there.
@@ -358,28 +306,28 @@ fn of_otlp(otlp: &Otlp) -> Vec<(&'static str, Out)> {
         endpoint.set_query(Some(HIDDEN));
     }
     let headers =
-        headers.iter().map(|(name, _)| Out::Map(vec![("name", string(name)), ("value", string(HIDDEN))]));
+        headers.iter().map(|(name, _)| Value::Map(vec![("name", string(name)), ("value", Value::Hidden)]));
     let compression: Compression = *compression;
     vec![
         ("endpoint", string(endpoint.as_str())),
         ("tls", of_tls(tls)),
-        ("headers", Out::List(headers.collect())),
+        ("headers", Value::List(headers.collect())),
         ("compression", name(compression, &COMPRESSIONS)),
         ("timeout", millis(*timeout)),
         ("temporality_preference", of_temporality(*temporality)),
     ]
 }
 
-fn of_tls(tls: &Tls) -> Out {
+fn of_tls(tls: &Tls) -> Value {
     let Tls { ca_file, cert_file, key_file } = tls;
-    Out::Map(vec![
+    Value::Map(vec![
         ("ca_file", path(ca_file.as_deref())),
         ("cert_file", path(cert_file.as_deref())),
         ("key_file", path(key_file.as_deref())),
     ])
 }
 
-fn of_docker(docker: &Docker) -> Out {
+fn of_docker(docker: &Docker) -> Value {
     let Docker { host, tls, timeout, inspect_concurrency, resync_interval, stale_after } = docker;
     let mut section = vec![("host", string(host))];
     if let Some(tls) = tls {
@@ -387,47 +335,47 @@ fn of_docker(docker: &Docker) -> Out {
     }
     section.extend([
         ("timeout", millis(*timeout)),
-        ("inspect_concurrency", number(inspect_concurrency)),
+        ("inspect_concurrency", number(*inspect_concurrency)),
         ("resync_interval", millis(*resync_interval)),
         ("stale_after", millis(*stale_after)),
     ]);
-    Out::Map(section)
+    Value::Map(section)
 }
 
-fn of_containers(containers: &Containers) -> Out {
+fn of_containers(containers: &Containers) -> Value {
     let Containers { names, labels, encoding } = containers;
     let encoding = match encoding {
         Encoding::Code => "code",
         Encoding::StateSet => "state_set",
     };
-    Out::Map(vec![("names", filter(names)), ("labels", filter(labels)), ("encoding", string(encoding))])
+    Value::Map(vec![("names", filter(names)), ("labels", filter(labels)), ("encoding", string(encoding))])
 }
 
-fn of_events(events: &Events) -> Out {
+fn of_events(events: &Events) -> Value {
     let Events { types, excluded, exec_command, start_at_zero, labels, retention, limit, log } = events;
     let exec_command = match exec_command {
         ExecCommand::None => "none",
         ExecCommand::Program => "program",
         ExecCommand::Full => "full",
     };
-    Out::Map(vec![
+    Value::Map(vec![
         ("types", strings(types)),
         ("excluded", strings(excluded)),
         ("exec_command", string(exec_command)),
         ("start_at_zero", strings(start_at_zero)),
         ("labels", filter(labels)),
         ("retention", millis(*retention)),
-        ("limit", number(limit)),
+        ("limit", number(*limit)),
         ("log", boolean(*log)),
     ])
 }
 
-fn of_web(web: &Web) -> Out {
+fn of_web(web: &Web) -> Value {
     let Web { telemetry_path, cache_period, max_requests, allowed_hosts, config_file } = web;
-    Out::Map(vec![
+    Value::Map(vec![
         ("telemetry_path", string(telemetry_path)),
         ("cache_period", millis(*cache_period)),
-        ("max_requests", number(max_requests)),
+        ("max_requests", number(*max_requests)),
         ("allowed_hosts", strings(allowed_hosts)),
         ("config_file", path(config_file.as_deref())),
     ])
@@ -435,6 +383,8 @@ fn of_web(web: &Web) -> Out {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::from_yaml;
 
@@ -467,6 +417,34 @@ mod tests {
             assert_eq!(again.config, config, "{printed}");
             assert!(!printed.contains("hunter2"), "{printed}");
         }
+    }
+
+    proptest! {
+        /// Whatever a string holds, it is read again as it was.
+        #[test]
+        fn strings_are_read_as_they_are_printed(texts in prop::collection::vec(any_text(), 1..6)) {
+            let mut config = Config::default();
+            for (i, text) in texts.iter().enumerate() {
+                let text = AttributeValue::String(text.clone());
+                config.resource.attributes.push((format!("key{i}"), text));
+            }
+            config.resource.attributes.push(("all".into(), AttributeValue::Strings(texts.clone())));
+            let patterns: Vec<&str> = texts.iter().map(String::as_str).filter(|t| !t.is_empty()).collect();
+            config.containers.names = Filter::new(&["*"], &patterns);
+            let printed = write(&config);
+            let again = from_yaml("printed.yaml", &printed, &|_| None);
+            let again = again.unwrap_or_else(|error| panic!("{error}\n{printed}"));
+            prop_assert_eq!(again.config, config, "{}", printed);
+        }
+    }
+
+    /// Any string, and those that YAML would take for something else.
+    fn any_text() -> impl Strategy<Value = String> {
+        prop_oneof![
+            any::<String>(),
+            "[-+.0-9eExob_~:#&*!|>%@`'\"$\\{}\\[\\], \\n\\tyn]{0,12}",
+            "(null|true|yes|on|~|=|<<|---|\\.\\.\\.|0x1f|1e3|\\.inf|\\.nan|12:30|2026-01-01)[ \\n]?",
+        ]
     }
 
     #[test]

@@ -301,7 +301,7 @@ fn size(node: &Node) -> usize {
 }
 
 /// What the core schema makes of an unquoted scalar.
-pub(super) fn resolve(text: &str) -> Kind {
+fn resolve(text: &str) -> Kind {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Kind::Null,
         "true" | "True" | "TRUE" => return Kind::Bool(true),
