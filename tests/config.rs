@@ -475,10 +475,20 @@ fn what_is_wrong_is_told_with_place_and_hint() {
     let mut count = 0;
     for case in cases {
         let (text, expected) = case.split_once(">>>\n").unwrap_or_else(|| panic!("no >>> in\n{case}"));
+        let (expected, followed) = match expected.split_once("+++\n") {
+            Some((expected, followed)) => (expected, Some(followed)),
+            None => (expected, None),
+        };
         refused(text, expected.trim_end_matches('\n'));
+        assert_eq!(expected.contains("\nhint: "), followed.is_some(), "a hint is to be followed: {case}");
+        if let Some(followed) = followed
+            && let Err(error) = yaml_with(followed, &[])
+        {
+            panic!("the hint is refused too:\n{error}\nof\n{followed}");
+        }
         count += 1;
     }
-    assert!(count > 100, "{count} cases");
+    assert!(count > 150, "{count} cases");
 }
 
 /// What a message shows is one line, and not the whole of a long value.

@@ -9,17 +9,34 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::error::{Error, Invalid, Place, Problem, listed, nearest, shown};
+use super::error::{Error, Invalid, MAX_TOLD, Place, Problem, Problems, listed, nearest, shown};
 use super::values::{MAX_MILLIS, choice, timeout};
-use super::yaml::{Entry, Kind, Node, Scalar, Value, join};
+use super::yaml::{Entry, Kind, Node, Scalar, Value, join, resolve};
 
 /// Collects what a walk finds.
 pub(super) struct Decoder {
     name: String,
-    problems: RefCell<Vec<Problem>>,
-    warnings: RefCell<Vec<String>>,
+    problems: RefCell<Problems>,
+    warnings: RefCell<Warnings>,
     known: RefCell<BTreeSet<String>>,
     probe: Option<Probe>,
+}
+
+/// Things to log; of very many only the first.
+#[derive(Default)]
+struct Warnings {
+    told: Vec<String>,
+    more: usize,
+}
+
+impl Warnings {
+    fn add(&mut self, make: impl FnOnce() -> String) {
+        if self.told.len() < MAX_TOLD {
+            self.told.push(make());
+        } else {
+            self.more += 1;
+        }
+    }
 }
 
 /// A walk without a file.
@@ -81,27 +98,44 @@ impl Decoder {
 
     /// The tree's root, to be read as a section.
     pub(super) fn root<'d>(&'d self, node: &'d Node) -> Field<'d> {
-        Field { decoder: self, path: String::new(), place: node.place, node: Some(node), secret: false }
+        Field {
+            decoder: self,
+            path: String::new(),
+            place: node.place,
+            node: Some(node),
+            secrecy: Secrecy::Public,
+        }
     }
 
     /// `decoded` with the warnings, unless something was wrong.
     pub(super) fn finish<T>(self, decoded: T) -> Result<(T, Vec<String>), Error> {
         let problems = self.problems.into_inner();
-        if problems.is_empty() {
-            Ok((decoded, self.warnings.into_inner()))
-        } else {
-            Err(Error::new(problems))
+        if !problems.is_empty() {
+            return Err(problems.into_error());
         }
+        let Warnings { mut told, more } = self.warnings.into_inner();
+        if more > 0 {
+            told.push(format!("{}: and {more} more warnings", self.name));
+        }
+        Ok((decoded, told))
     }
 
     /// Adds a problem that no field has, such as a variable's.
     pub(super) fn problem(&self, problem: Problem) {
-        self.problems.borrow_mut().push(problem);
+        self.problems.borrow_mut().add(problem.place, || problem);
+    }
+
+    /// Adds a problem of the file, which is made only if it has a chance of being told.
+    fn problem_at(&self, place: Place, make: impl FnOnce() -> (String, Invalid)) {
+        self.problems.borrow_mut().add(Some(place), || {
+            let (subject, invalid) = make();
+            Problem { file: Some(self.name.clone()), place: Some(place), subject, invalid }
+        });
     }
 
     /// Adds a warning that no field has.
-    pub(super) fn warning(&self, warning: String) {
-        self.warnings.borrow_mut().push(format!("{}: {warning}", self.name));
+    pub(super) fn warning(&self, warning: &str) {
+        self.warnings.borrow_mut().add(|| format!("{}: {warning}", self.name));
     }
 
     /// The paths of the keys that were asked for, without the numbers of list items.
@@ -119,8 +153,27 @@ pub(super) struct Field<'d> {
     /// The value's place; where there is none, that of the section that could have it.
     place: Place,
     node: Option<&'d Node>,
-    /// Whether messages must not repeat the value.
-    secret: bool,
+    secrecy: Secrecy,
+}
+
+/// What messages must not repeat where a value is not of the type that it should be. What a value of the right type
+/// may show is known to those who read it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Secrecy {
+    Public,
+    /// The value itself.
+    Scalar,
+    /// The value and the values in it.
+    Values,
+    /// The unknown keys in it too.
+    KeysAndValues,
+}
+
+impl Secrecy {
+    /// Of what is in the value.
+    fn inside(self) -> Self {
+        if self == Self::Scalar { Self::Public } else { self }
+    }
 }
 
 impl<'d> Field<'d> {
@@ -147,27 +200,39 @@ impl<'d> Field<'d> {
         }
     }
 
-    /// Keeps the value out of messages.
+    /// Keeps the value out of messages about its type.
     pub(super) fn secret(mut self) -> Self {
-        self.secret = true;
+        self.secrecy = Secrecy::Values;
         self
     }
 
-    /// Adds a problem with this field.
+    /// Keeps the value out of messages, and with it the keys that are not known: one may be a value that has lost its
+    /// place.
+    pub(super) fn secret_with_keys(mut self) -> Self {
+        self.secrecy = Secrecy::KeysAndValues;
+        self
+    }
+
+    /// Keeps the value out of messages where it is not the section that it should be: a header or a URL may stand
+    /// there.
+    pub(super) fn secret_unless_section(mut self) -> Self {
+        self.secrecy = Secrecy::Scalar;
+        self
+    }
+
+    /// Adds a problem with this field. What comes from a secret variable is not repeated.
     pub(super) fn problem(&self, invalid: Invalid) {
-        self.decoder.problem(Problem {
-            file: Some(self.decoder.name.clone()),
-            place: Some(self.place),
-            subject: self.path.clone(),
-            invalid,
-        });
+        let is_secret =
+            matches!(self.node, Some(Node { value: Value::Scalar(Scalar { is_secret: true, .. }), .. }));
+        let invalid = if is_secret { invalid.without_value() } else { invalid };
+        self.decoder.problem_at(self.place, || (self.path.clone(), invalid));
     }
 
     /// Adds a warning about this field.
     pub(super) fn warning(&self, message: &str) {
         let Place { line, column } = self.place;
-        let warning = format!("{}:{line}:{column}: {}: {message}", self.decoder.name, self.path);
-        self.decoder.warnings.borrow_mut().push(warning);
+        let warning = || format!("{}:{line}:{column}: {}: {message}", self.decoder.name, self.path);
+        self.decoder.warnings.borrow_mut().add(warning);
     }
 
     /// The string, or none where there is no value or another one.
@@ -175,7 +240,7 @@ impl<'d> Field<'d> {
         self.note(|| Shape::String);
         let node = self.value()?;
         match &node.value {
-            Value::Scalar(Scalar { text, kind: Kind::String }) => Some(text),
+            Value::Scalar(Scalar { text, kind: Kind::String, .. }) => Some(text),
             Value::Scalar(_) => {
                 self.wrong("string", node, Some("put it in quotes"));
                 None
@@ -196,9 +261,23 @@ impl<'d> Field<'d> {
         }
     }
 
-    /// The string, made into something by `parse`.
+    /// The string, made into something by `parse`. Quotes are advised only where they would help.
     pub(super) fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
-        parse(self.string()?).map_err(|invalid| self.problem(invalid)).ok()
+        self.note(|| Shape::String);
+        let unquoted = match self.scalar() {
+            Some(Scalar { kind: Kind::String, .. }) | None => None,
+            Some(scalar) => Some(scalar),
+        };
+        match unquoted {
+            None => parse(self.string()?).map_err(|invalid| self.problem(invalid)).ok(),
+            Some(scalar) => {
+                match parse(&scalar.text) {
+                    Ok(_) => _ = self.string(),
+                    Err(invalid) => self.problem(invalid),
+                }
+                None
+            }
+        }
     }
 
     /// The boolean.
@@ -214,18 +293,25 @@ impl<'d> Field<'d> {
 
     /// The integer, if `range` has it.
     pub(super) fn integer(&self, range: RangeInclusive<i64>) -> Option<i64> {
-        self.number(range, "without quotes, a point or a unit")
+        self.number(range, "a whole number without quotes or a unit")
     }
 
     fn number(&self, range: RangeInclusive<i64>, hint: &str) -> Option<i64> {
         self.note(|| Shape::Integer(*range.start(), *range.end()));
         let node = self.value()?;
-        let Value::Scalar(Scalar { kind: Kind::Int(value), text }) = &node.value else {
-            self.wrong("integer", node, Some(hint));
-            return None;
+        let in_range = |value: i128| i64::try_from(value).ok().filter(|value| range.contains(value));
+        let value = match &node.value {
+            Value::Scalar(Scalar { kind: Kind::Int(value), .. }) => in_range(*value),
+            // Without its quotes it would be out of range.
+            Value::Scalar(Scalar { kind: Kind::String, text, .. }) if matches!(resolve(text), Kind::Int(value) if in_range(value).is_none()) => {
+                None
+            }
+            _ => {
+                self.wrong("integer", node, Some(hint));
+                return None;
+            }
         };
-        let value = i64::try_from(*value).ok().filter(|value| range.contains(value));
-        if value.is_none() {
+        if let (None, Value::Scalar(Scalar { text, .. })) = (value, &node.value) {
             self.problem(Invalid::value("out of range", text).hint(format!(
                 "from {} to {}",
                 range.start(),
@@ -287,7 +373,7 @@ impl<'d> Field<'d> {
             path: format!("{}[{i}]", self.path),
             place: node.place,
             node: Some(node),
-            secret: self.secret,
+            secrecy: self.secrecy.inside(),
         };
         Some(items.iter().enumerate().map(field).collect())
     }
@@ -320,7 +406,7 @@ impl<'d> Field<'d> {
                 path: join(&self.path, &entry.key),
                 place: entry.node.place,
                 node: Some(&entry.node),
-                secret: self.secret,
+                secrecy: self.secrecy.inside(),
             };
             (entry.key.as_str(), field)
         };
@@ -343,8 +429,13 @@ impl<'d> Field<'d> {
                 }
             },
         };
-        let section =
-            Section { field: self.clone(), entries, asked: RefCell::default(), offered: RefCell::default() };
+        let section = Section {
+            field: self.clone(),
+            entries,
+            accepted: RefCell::default(),
+            refused: RefCell::default(),
+            offered: RefCell::default(),
+        };
         let decoded = decode(&section);
         section.finish();
         Some(decoded)
@@ -376,7 +467,7 @@ impl<'d> Field<'d> {
             path: join(&self.path, &entry.key),
             place: entry.node.place,
             node: Some(&entry.node),
-            secret: self.secret,
+            secrecy: self.secrecy.inside(),
         };
         Some((&entry.key, field))
     }
@@ -392,21 +483,23 @@ impl<'d> Field<'d> {
 
     fn wrong(&self, expected: &str, node: &Node, hint: Option<&str>) {
         let article = if expected == "integer" { "an" } else { "a" };
-        let found = match &node.value {
-            Value::List(_) => "a list".into(),
-            Value::Map(_) => "a mapping".into(),
-            Value::Scalar(_) if self.secret => "a value that is not shown".into(),
+        let what = format!("not {article} {expected}");
+        let invalid = match &node.value {
+            Value::List(_) => Invalid::new(format!("{what}: a list")),
+            Value::Map(_) => Invalid::new(format!("{what}: a mapping")),
             Value::Scalar(scalar) => match scalar.kind {
                 // Without the quotes `not an integer: 8080` would be a riddle.
-                Kind::String if expected != "mapping" => format!("{:?}", shown(&scalar.text)),
-                _ => shown(&scalar.text),
+                Kind::String if expected != "mapping" => {
+                    Invalid::value(&what, &format!("{:?}", shown(&scalar.text)))
+                }
+                _ => Invalid::value(&what, &scalar.text),
             },
         };
-        let mut invalid = Invalid::new(format!("not {article} {expected}: {found}"));
-        if let Some(hint) = hint {
-            invalid = invalid.hint(hint);
-        }
-        self.problem(invalid);
+        let invalid = if self.secrecy == Secrecy::Public { invalid } else { invalid.without_value() };
+        self.problem(match hint {
+            Some(hint) => invalid.hint(hint),
+            None => invalid,
+        });
     }
 }
 
@@ -414,9 +507,11 @@ impl<'d> Field<'d> {
 pub(super) struct Section<'d> {
     field: Field<'d>,
     entries: &'d [Entry],
-    /// Every name that was asked for.
-    asked: RefCell<Vec<&'static str>>,
-    /// Those of them that a hint should offer.
+    /// The names that were asked for.
+    accepted: RefCell<Vec<&'static str>>,
+    /// Names of which something better is said than that they are unknown.
+    refused: RefCell<Vec<&'static str>>,
+    /// The accepted names that a hint should list.
     offered: RefCell<Vec<&'static str>>,
 }
 
@@ -454,6 +549,7 @@ impl<'d> Section<'d> {
 
     /// Refuses a key that is the standard's, and says more of it than that it is unknown.
     pub(super) fn refuse(&self, name: &'static str, message: &str, hint: &str) {
+        self.refused.borrow_mut().push(name);
         let field = self.lookup(name);
         if field.is_present() {
             field.problem(Invalid::new(message).hint(hint));
@@ -463,54 +559,58 @@ impl<'d> Section<'d> {
     /// The keys of older versions of the schema: each with what to write today.
     pub(super) fn renamed(&self, renamed: &[(&'static str, &str)]) {
         for (old, hint) in renamed {
+            self.refused.borrow_mut().push(old);
             let Some(entry) = self.entries.iter().find(|entry| entry.key == *old) else { continue };
-            self.field.decoder.problem(Problem {
-                file: Some(self.field.decoder.name.clone()),
-                place: Some(entry.place),
-                subject: join(&self.field.path, old),
-                invalid: Invalid::new("unknown key").hint(*hint),
-            });
+            let problem = || (join(&self.field.path, old), Invalid::new("unknown key").hint(*hint));
+            self.field.decoder.problem_at(entry.place, problem);
         }
     }
 
     fn entry(&self, name: &'static str) -> Field<'d> {
+        self.accepted.borrow_mut().push(name);
         let field = self.lookup(name);
         field.note(|| Shape::Any);
         field
     }
 
     fn lookup(&self, name: &'static str) -> Field<'d> {
-        self.asked.borrow_mut().push(name);
         let entry = self.entries.iter().find(|entry| entry.key == name);
         Field {
             decoder: self.field.decoder,
             path: join(&self.field.path, name),
             place: entry.map_or(self.field.place, |entry| entry.node.place),
             node: entry.map(|entry| &entry.node),
-            secret: self.field.secret,
+            secrecy: self.field.secrecy.inside(),
         }
     }
 
     /// Reports the keys that nobody asked for.
     fn finish(self) {
-        let (asked, offered) = (self.asked.into_inner(), self.offered.into_inner());
-        let decoder = self.field.decoder;
-        for entry in self.entries.iter().filter(|entry| !asked.contains(&entry.key.as_str())) {
-            let path = join(&self.field.path, &entry.key);
-            let reported = |p: &Problem| p.place == Some(entry.place) && p.subject == path;
-            if decoder.problems.borrow().iter().any(reported) {
-                continue;
-            }
-            let hint = match nearest(&entry.key, &asked) {
-                Some(name) => format!("did you mean {name}?"),
-                None if offered.is_empty() => "there are no keys here".into(),
-                None => format!("known here: {}", listed(&offered)),
-            };
-            decoder.problem(Problem {
-                file: Some(decoder.name.clone()),
-                place: Some(entry.place),
-                subject: path,
-                invalid: Invalid::new("unknown key").hint(hint),
+        let Self { field, entries, accepted, refused, offered } = self;
+        let (accepted, refused, offered) =
+            (accepted.into_inner(), refused.into_inner(), offered.into_inner());
+        let known = |key: &str| accepted.contains(&key) || refused.contains(&key);
+        let is_here = |name: &str| entries.iter().any(|entry| entry.key == name);
+        for entry in entries.iter().filter(|entry| !known(&entry.key)) {
+            field.decoder.problem_at(entry.place, || {
+                let hint = match nearest(&entry.key, &accepted) {
+                    Some(name) if is_here(name) => format!("leave it out; {name} is here already"),
+                    Some(name) => format!("did you mean {name}?"),
+                    None if offered.is_empty() => "leave it out; there are no keys here".into(),
+                    None => format!("known here: {}", listed(&offered)),
+                };
+                // A secret where a key should be: `- token` with a colon at its end.
+                let subject = if field.secrecy == Secrecy::KeysAndValues {
+                    field.path.clone()
+                } else {
+                    join(&field.path, &entry.key)
+                };
+                let message = if field.secrecy == Secrecy::KeysAndValues {
+                    "unknown key (it is not shown)"
+                } else {
+                    "unknown key"
+                };
+                (subject, Invalid::new(message).hint(hint))
             });
         }
     }

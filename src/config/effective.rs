@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use serde_saphyr::{DoubleQuoted, FlowSeq, ser_options, to_string_with_options};
 
+use super::error::HIDDEN;
 use super::model::{
     Aggregation, AttributeValue, CardinalityLimits, Compression, Config, Containers, Detection, Detector,
     Docker, Encoding, Events, ExecCommand, Exporter, Filter, Otlp, Periodic, Pull, Readers, Resource,
@@ -16,9 +17,6 @@ use super::model::{
 };
 use super::values::{COMPRESSIONS, TEMPORALITIES};
 use super::views::INSTRUMENT_TYPES;
-
-/// What stands in the place of a secret.
-const HIDDEN: &str = "(hidden)";
 
 /// The file's text.
 pub(super) fn write(config: &Config) -> String {

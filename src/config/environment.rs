@@ -254,7 +254,8 @@ impl Variables<'_> {
         let insecure = [OTLP_METRICS, OTLP].map(|prefix| format!("{prefix}INSECURE"));
         // Read in any case, so that a wrong value is told; it is gRPC's alone.
         let insecure = self.boolean(&[&insecure[0], &insecure[1]]).filter(|_| grpc);
-        let mut url = self.otlp("ENDPOINT", |text| endpoint(text, insecure));
+        let default = if grpc { GRPC_ENDPOINT } else { HTTP_ENDPOINT };
+        let mut url = self.otlp("ENDPOINT", |text| endpoint(text, insecure, default));
         if let Some((name, url)) = &mut url {
             if protocol.is_none() && url.port() == Some(4317) {
                 self.warnings.push(format!(
@@ -266,10 +267,11 @@ impl Variables<'_> {
                 append_signal(url);
             }
         }
-        let default = if grpc { GRPC_ENDPOINT } else { HTTP_ENDPOINT };
         let mut otlp = Otlp::new(match url {
             Some((_, url)) => url,
-            None => endpoint(default, None).map_err(|e| self.problems.push(Problem::of(default, e))).ok()?,
+            None => endpoint(default, None, default)
+                .map_err(|e| self.problems.push(Problem::of(default, e)))
+                .ok()?,
         });
         if let Some((_, headers)) = self.otlp("HEADERS", headers) {
             otlp.headers = merged(headers);

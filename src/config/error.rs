@@ -1,19 +1,25 @@
 //! What is wrong with a configuration: where, what, and what would be right.
 
+use std::borrow::Cow;
 use std::fmt;
+
+/// How many problems are told, and how many warnings. Whoever mends those will be told of the next.
+pub(crate) const MAX_TOLD: usize = 50;
 
 /// A configuration or a command line that cannot be used. Its `Display` is the lines to print: for each thing
 /// that is wrong the place, the key and the value, and below it a hint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     problems: Vec<Problem>,
+    /// How many there are beside those.
+    more: usize,
 }
 
 impl Error {
-    pub(crate) fn new(mut problems: Vec<Problem>) -> Self {
-        // In the order of the file, whatever the order in which sections are decoded.
-        problems.sort_by_key(|p| p.place);
-        Self { problems }
+    pub(crate) fn new(problems: Vec<Problem>) -> Self {
+        let mut found = Problems::default();
+        problems.into_iter().for_each(|problem| found.add(problem.place, || problem));
+        found.into_error()
     }
 }
 
@@ -25,11 +31,55 @@ impl fmt::Display for Error {
             }
             problem.fmt(f)?;
         }
+        if self.more > 0 {
+            write!(f, "\nand {} more", self.more)?;
+        }
         Ok(())
     }
 }
 
 impl std::error::Error for Error {}
+
+/// What is wrong so far. Of a file in which everything is wrong only the first [`MAX_TOLD`] problems are kept, in the
+/// order of the file, whatever the order in which sections are decoded.
+#[derive(Debug, Default)]
+pub(crate) struct Problems {
+    /// Unordered; up to twice as many as are told.
+    kept: Vec<Problem>,
+    /// Every problem, kept or not.
+    count: usize,
+    /// Problems from here on need not be kept: there are enough before it.
+    enough: Option<Option<Place>>,
+}
+
+impl Problems {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Adds a problem, which is made only if it has a chance of being told.
+    pub(crate) fn add(&mut self, place: Option<Place>, make: impl FnOnce() -> Problem) {
+        self.count += 1;
+        if self.enough.is_some_and(|enough| place >= enough) {
+            return;
+        }
+        self.kept.push(make());
+        if self.kept.len() >= 2 * MAX_TOLD {
+            self.sort();
+            self.enough = self.kept.last().map(|last| last.place);
+        }
+    }
+
+    pub(crate) fn into_error(mut self) -> Error {
+        self.sort();
+        Error { more: self.count - self.kept.len(), problems: self.kept }
+    }
+
+    fn sort(&mut self) {
+        self.kept.sort_by_key(|problem| problem.place);
+        self.kept.truncate(MAX_TOLD);
+    }
+}
 
 /// A place in a file, both counted from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,8 +121,11 @@ impl fmt::Display for Problem {
             write!(f, "{}: ", self.subject)?;
         }
         f.write_str(&self.invalid.message)?;
+        if let Some(value) = &self.invalid.value {
+            write!(f, ": {value}")?;
+        }
         if let Some(hint) = &self.invalid.hint {
-            write!(f, "\nhint: {hint}")?;
+            write!(f, "\nhint: {hint}{}", self.invalid.suggestion.as_deref().unwrap_or_default())?;
         }
         Ok(())
     }
@@ -83,18 +136,32 @@ impl fmt::Display for Problem {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Invalid {
     message: String,
+    value: Option<String>,
     hint: Option<String>,
+    /// The value at the hint's end, if it names one.
+    suggestion: Option<String>,
 }
 
 impl Invalid {
     /// For what must not be repeated, or has no value.
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self { message: message.into(), value: None, hint: None, suggestion: None }
     }
 
     /// `not a URL: localhost:4317`.
     pub(crate) fn value(what: &str, value: &str) -> Self {
-        Self::new(format!("{what}: {}", shown(value)))
+        Self { value: Some(shown(value)), ..Self::new(what) }
+    }
+
+    /// The same without the value, which may be a secret, and without what a hint makes of it.
+    pub(crate) fn without_value(mut self) -> Self {
+        if let Some(value) = &mut self.value {
+            *value = "a value that is not shown".into();
+        }
+        if self.suggestion.take().is_some() {
+            self.hint = None;
+        }
+        self
     }
 
     /// Adds the remedy.
@@ -102,14 +169,32 @@ impl Invalid {
         self.hint = Some(hint.into());
         self
     }
+
+    /// Adds the remedy: another value. `hint` is what to say before it.
+    pub(crate) fn suggest(mut self, hint: &str, value: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self.suggestion = Some(value.into());
+        self
+    }
+
+    /// The value that the hint names.
+    #[cfg(test)]
+    pub(crate) fn suggestion(&self) -> Option<&str> {
+        self.suggestion.as_deref()
+    }
 }
 
-/// A value as a message shows it: on one line, not too long, and visible if it is empty.
+/// What stands in the place of a secret.
+pub(crate) const HIDDEN: &str = "(hidden)";
+
+/// A value as a message shows it: on one line, not too long, visible if it is empty, and without the password of a URL.
 pub(crate) fn shown(value: &str) -> String {
     const LONGEST: usize = 120;
     if value.is_empty() {
         return "\"\"".into();
     }
+    let is_url = value.contains("://") || value.split_once(':').is_some_and(|(_, rest)| rest.contains('@'));
+    let value = if is_url { Cow::Owned(shown_url(value)) } else { Cow::Borrowed(value) };
     let mut shown = String::new();
     for (i, c) in value.chars().enumerate() {
         if i == LONGEST {
@@ -125,16 +210,64 @@ pub(crate) fn shown(value: &str) -> String {
     shown
 }
 
+/// A key as a message shows it. What holds more than a key's characters may be a value that has lost its place.
+pub(crate) fn shown_key(key: &str) -> String {
+    match key.find(|c: char| c == '=' || c.is_whitespace()) {
+        Some(end) => format!("{} {HIDDEN}", shown(key.get(..end).unwrap_or_default())),
+        None => shown(key),
+    }
+}
+
+/// A URL, also a malformed one, as messages show it: without what may be a user name, a password or a key.
+pub(crate) fn shown_url(text: &str) -> String {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains(['@', ':', '?', '#']) => (format!("{scheme}://"), rest),
+        _ => (String::new(), text),
+    };
+    let (rest, query) = match rest.split_once(['?', '#']) {
+        // The start of a query, or a character of a password?
+        Some((_, query)) if query.contains('@') => return format!("{scheme}{HIDDEN}"),
+        Some((rest, _)) => (rest, format!("?{HIDDEN}")),
+        None => (rest, String::new()),
+    };
+    let (user, rest) = match rest.rsplit_once('@') {
+        Some((_, rest)) => (format!("{HIDDEN}@"), rest),
+        None => (String::new(), rest),
+    };
+    // After a colon is a port, or what was meant for a password.
+    let segments: Vec<String> = rest
+        .split('/')
+        .map(|segment| {
+            let brackets = segment.rfind(']').map_or(0, |end| end + 1);
+            let (address, port) = segment.split_at(brackets);
+            match port.split_once(':') {
+                Some((name, port)) if port.len() > 5 || !port.bytes().all(|b| b.is_ascii_digit()) => {
+                    format!("{address}{name}:{HIDDEN}")
+                }
+                _ => segment.to_owned(),
+            }
+        })
+        .collect();
+    format!("{scheme}{user}{}{query}", segments.join("/"))
+}
+
 /// The name in `known` that was probably meant.
 pub(crate) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     // The standard's experimental keys carry their stability behind a slash, which is easily left out.
     let base = |key: &str| key.split('/').next().unwrap_or_default().to_ascii_lowercase();
     let typed = base(name);
+    let letters = typed.chars().count();
+    // A third of the letters: `hots` is host, `hostname` is something else.
+    let limit = (letters / 3).max(1);
     let mut best: Option<(usize, &'k str)> = None;
     for &candidate in known {
-        let distance = strsim::osa_distance(&typed, &base(candidate));
-        // A third of the letters: `hots` is host, `hostname` is something else.
-        if distance <= (typed.chars().count() / 3).max(1) && best.is_none_or(|(least, _)| distance < least) {
+        let candidate_base = base(candidate);
+        // What differs by more letters in length alone need not be compared, however long it is.
+        if letters.abs_diff(candidate_base.chars().count()) > limit {
+            continue;
+        }
+        let distance = strsim::osa_distance(&typed, &candidate_base);
+        if distance <= limit && best.is_none_or(|(least, _)| distance < least) {
             best = Some((distance, candidate));
         }
     }

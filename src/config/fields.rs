@@ -40,7 +40,7 @@ pub(super) fn array<T>(field: &Field<'_>, item: impl Fn(&Field<'_>) -> Option<T>
 }
 
 fn empty_item<T>(field: &Field<'_>) -> Option<T> {
-    field.problem(Invalid::new("an item without a value").hint("leave the item out, or write \"\""));
+    field.problem(Invalid::new("an item without a value").hint("leave the item out"));
     None
 }
 

@@ -3,6 +3,7 @@
 //! `file_format`, `disabled`, `log_level`, `resource` and `meter_provider` are those of the OpenTelemetry
 //! declarative configuration, schema 1.1. `docker`, `containers`, `events` and `web` are this program's own.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use url::Url;
@@ -84,7 +85,7 @@ pub(super) fn decode(decoder: &Decoder, root: &Node, env: &Environment<'_>) -> C
         };
         let unused = top.unused(&UNUSED);
         if !unused.is_empty() {
-            decoder.warning(format!("{}: ignored, this program has no use for them", listed(&unused)));
+            decoder.warning(&format!("{}: ignored, this program has no use for them", listed(&unused)));
         }
         if disabled.boolean() == Some(true) {
             disabled.warning("nothing is exported");
@@ -103,19 +104,16 @@ fn file_format(field: &Field<'_>) {
         field.string();
         return;
     };
-    if scalar.kind != Kind::String {
-        field.problem(
-            Invalid::value("not a string", &scalar.text)
-                .hint(format!("put it in quotes: file_format: \"{}\"", scalar.text)),
-        );
-        return;
-    }
     let number = scalar.text.split_once('-').map_or(scalar.text.as_str(), |(number, _)| number);
     let version = number.split_once('.').and_then(|(major, minor)| {
         let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse::<u32>().ok());
         Some((digits(major)??, digits(minor)??))
     });
     match version {
+        Some((1, _)) if scalar.kind != Kind::String => field.problem(
+            Invalid::value("not a string", &scalar.text)
+                .suggest("put it in quotes: file_format: ", format!("\"{}\"", scalar.text)),
+        ),
         Some((1, 0 | 1)) => {}
         Some((1, _)) => field.warning("newer than schema 1.1, which this program follows"),
         Some(_) => field
@@ -133,7 +131,7 @@ fn resource(section: &Section<'_>, env: &Environment<'_>) -> Resource {
         .into_iter()
         .map(|(key, value)| (key, AttributeValue::String(value)))
         .collect();
-    let mut names: Vec<String> = Vec::new();
+    let mut names = HashSet::new();
     for item in section.field("attributes").items().unwrap_or_default() {
         let Some((name, value)) = item.section(|entry| attribute(entry, &mut names)).flatten() else {
             continue;
@@ -212,19 +210,18 @@ const TYPES: [(&str, Type); 8] = [
 ];
 
 /// An attribute; none where its value is null, as the standard says.
-fn attribute(entry: &Section<'_>, names: &mut Vec<String>) -> Option<(String, AttributeValue)> {
+fn attribute(entry: &Section<'_>, names: &mut HashSet<String>) -> Option<(String, AttributeValue)> {
     let (name, value, kind) = (entry.field("name"), entry.field("value"), entry.field("type"));
     let kind = if kind.is_given() { kind.choice("a type of attribute", &TYPES)? } else { Type::String };
     if !value.is_present() {
         entry.whole().problem(Invalid::new("an attribute without a value").hint("add value:"));
     }
     let name = required(entry, &name, "an attribute")?;
-    if names.contains(&name) {
+    if !names.insert(name.clone()) {
         entry
             .whole()
             .problem(Invalid::value("an attribute that is there already", &name).hint("keep one of them"));
     }
-    names.push(name.clone());
     if !value.is_given() {
         return None;
     }
@@ -232,7 +229,7 @@ fn attribute(entry: &Section<'_>, names: &mut Vec<String>) -> Option<(String, At
         Type::String => {
             // The standard has no type by the look of a value.
             let (found, hint) = match value.scalar() {
-                Some(Scalar { text, kind: Kind::String }) => {
+                Some(Scalar { text, kind: Kind::String, .. }) => {
                     return Some((name, AttributeValue::String(text.clone())));
                 }
                 Some(scalar) => (scalar.text.as_str(), "put it in quotes, or add type: int, bool or double"),
@@ -300,7 +297,7 @@ fn readers(field: &Field<'_>, resource: &Resource) -> Readers {
     let mut readers = Readers { pull: None, periodic: Vec::new() };
     for item in &items {
         let reader = item.section(|entry| {
-            let (pull, periodic) = (entry.field("pull"), entry.field("periodic"));
+            let (pull, periodic) = (entry.field("pull"), entry.field("periodic").secret_unless_section());
             match (pull.is_present(), periodic.is_present()) {
                 (true, true) => {
                     entry.whole().problem(Invalid::new("two readers in one item").hint("put - before each"));
@@ -417,7 +414,7 @@ fn periodic_reader(reader: &Section<'_>) -> Option<Periodic> {
     let interval = reader.field("interval").millis();
     let timeout = reader.field("timeout").timeout();
     let batch = reader.field("max_export_batch_size/development").integer(1..=MAX_MILLIS);
-    let exporter = reader.field("exporter");
+    let exporter = reader.field("exporter").secret_unless_section();
     one_exporter(reader, &exporter, "{otlp_grpc: }");
     producers(&reader.field("producers"));
     let limits = reader.field("cardinality_limits").section(cardinality_limits).unwrap_or_default();
@@ -427,9 +424,9 @@ fn periodic_reader(reader: &Section<'_>) -> Option<Periodic> {
             let mut histogram = |section: &Section<'_>| {
                 histograms = histogram_aggregation(&section.field("default_histogram_aggregation"));
             };
-            let grpc = exporter.field("otlp_grpc");
+            let grpc = exporter.field("otlp_grpc").secret_unless_section();
             let grpc = grpc.section(|section| (histogram(section), otlp_grpc(section)).1).flatten();
-            let http = exporter.field("otlp_http");
+            let http = exporter.field("otlp_http").secret_unless_section();
             let http = http.section(|section| (histogram(section), otlp_http(section)).1).flatten();
             let console =
                 exporter.field("console").section(|section| (histogram(section), console(section)).1);
@@ -458,6 +455,7 @@ fn periodic_reader(reader: &Section<'_>) -> Option<Periodic> {
 }
 
 fn otlp_grpc(section: &Section<'_>) -> Option<Exporter> {
+    section.renamed(&[("insecure", "since schema 1.0 it is tls.insecure, for endpoints without a scheme")]);
     let mut insecure = None;
     let tls = section.field("tls").section(|tls| {
         insecure = tls.field("insecure").boolean();
@@ -467,13 +465,21 @@ fn otlp_grpc(section: &Section<'_>) -> Option<Exporter> {
 }
 
 fn otlp_http(section: &Section<'_>) -> Option<Exporter> {
+    section.renamed(&[("insecure", "leave it out; for otlp_http the endpoint's scheme decides")]);
     let tls = section.field("tls").section(|tls| {
-        tls.refuse("insecure", "a key of otlp_grpc", "for otlp_http the endpoint's scheme decides");
+        tls.refuse(
+            "insecure",
+            "a key of otlp_grpc",
+            "leave it out; for otlp_http the endpoint's scheme decides",
+        );
         certificates(tls)
     });
     let encoding = section.field("encoding");
     if encoding.choice("an encoding", &[("protobuf", true), ("json", false)]) == Some(false) {
-        encoding.problem(Invalid::new("an encoding that this program does not have: json").hint("protobuf"));
+        encoding.problem(
+            Invalid::new("an encoding that this program does not have: json")
+                .hint("write protobuf, or leave the key out"),
+        );
     }
     let otlp = otlp(section, HTTP_ENDPOINT, tls, None)?;
     if otlp.endpoint.path() == "/" {
@@ -489,17 +495,19 @@ fn otlp(section: &Section<'_>, default: &str, tls: Option<Tls>, insecure: Option
         ("certificate_file", "since schema 1.0 it is tls.ca_file"),
         ("client_key_file", "since schema 1.0 it is tls.key_file"),
         ("client_certificate_file", "since schema 1.0 it is tls.cert_file"),
-        ("insecure", "since schema 1.0 it is tls.insecure, for endpoints without a scheme"),
     ]);
     let mut pairs = section.field("headers_list").secret().parse(headers).unwrap_or_default();
-    for item in section.field("headers").items().unwrap_or_default() {
+    for item in section.field("headers").secret_with_keys().items().unwrap_or_default() {
         pairs.extend(item.section(header).flatten());
     }
     section.no_effect("max_request_size", NO_EFFECT_YET);
     section.no_effect("max_response_size", NO_EFFECT_YET);
     let field = section.field("endpoint");
-    let url = if field.is_given() { field.string() } else { Some(default) };
-    let url = url.and_then(|text| endpoint(text, insecure).map_err(|invalid| field.problem(invalid)).ok());
+    let url = if field.is_given() {
+        field.parse(|text| endpoint(text, insecure, default))
+    } else {
+        endpoint(default, None, default).ok()
+    };
     let compression = section.field("compression").choice("a known compression", &COMPRESSIONS);
     let timeout = section.field("timeout").timeout();
     let temporality = temporality(section);
@@ -527,7 +535,7 @@ fn temporality(section: &Section<'_>) -> Temporality {
 
 /// A header; none where its value is null, as the standard says.
 fn header(entry: &Section<'_>) -> Option<(String, String)> {
-    let (name, value) = (entry.field("name"), entry.field("value").secret());
+    let (name, value) = (entry.field("name"), entry.field("value"));
     if !value.is_present() {
         entry.whole().problem(Invalid::new("a header without a value").hint("add value:"));
     }

@@ -37,7 +37,7 @@ pub fn from_yaml(name: &str, text: &str, env: &Environment<'_>) -> Result<Loaded
     let decoder = decode::Decoder::new(name);
     let config = match yaml::parse(name, text, env) {
         Ok(root) => file::decode(&decoder, &root, env),
-        Err(problems) => return Err(Error::new(problems)),
+        Err(error) => return Err(error),
     };
     let (config, warnings) = decoder.finish(config)?;
     Ok(Loaded { config, warnings })

@@ -17,7 +17,7 @@ use super::yaml::{Kind, Node, Scalar, Value};
 pub(super) fn write() -> String {
     let nothing = Node {
         place: Place { line: 1, column: 1 },
-        value: Value::Scalar(Scalar { text: String::new(), kind: Kind::Null }),
+        value: Value::Scalar(Scalar { text: String::new(), kind: Kind::Null, is_secret: false }),
     };
     let mut root = Tree { shape: Shape::Section, ..Tree::default() };
     for given in [true, false] {

@@ -3,50 +3,68 @@
 //!
 //! See "Environment variable substitution" in the specification's configuration data model.
 
-use super::error::Invalid;
-
 /// A look-up of an environment variable. A variable that is empty counts as unset, as OpenTelemetry says.
 pub type Environment<'e> = dyn Fn(&str) -> Option<String> + 'e;
 
+/// What stands in `${}` and is no reference to a variable, with the braces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct BadReference(pub(super) String);
+
+/// A text in which references are replaced.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Substituted {
+    pub(super) text: String,
+    /// Whether a variable is in it whose name says that it holds a secret. Messages do not repeat such a text,
+    /// wherever it stands.
+    pub(super) has_secret: bool,
+}
+
+/// What is in the names of variables that hold secrets.
+const SECRET_NAMES: [&str; 8] =
+    ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH", "KEY", "HEADERS"];
+
 /// `text` with its references replaced. What a variable holds is taken as it is: it is never searched for
 /// references or escapes.
-pub(super) fn substitute(text: &str, env: &Environment<'_>) -> Result<String, Invalid> {
-    let mut output = String::with_capacity(text.len());
+pub(super) fn substitute(text: &str, env: &Environment<'_>) -> Result<Substituted, BadReference> {
+    let mut output = Substituted::default();
     // The escapes come first: a reference never reaches across one.
     for (i, segment) in text.split("$$").enumerate() {
         if i > 0 {
-            output.push('$');
+            output.text.push('$');
         }
         substitute_segment(segment, env, &mut output)?;
     }
     Ok(output)
 }
 
-fn substitute_segment(segment: &str, env: &Environment<'_>, output: &mut String) -> Result<(), Invalid> {
+fn substitute_segment(
+    segment: &str,
+    env: &Environment<'_>,
+    output: &mut Substituted,
+) -> Result<(), BadReference> {
+    const START: &str = "${";
     let mut rest = segment;
-    while let Some(start) = rest.find("${") {
-        let (before, from) = rest.split_at(start);
-        output.push_str(before);
-        // What has no end, or a line break before its end, is no reference, not even an invalid one.
-        let end = from.find('}').filter(|&end| {
-            from.get(..end)
-                .is_some_and(|reference| !reference.contains(|c: char| c.is_control() && c != '\t'))
-        });
-        let Some((reference, after)) = end.and_then(|end| Some((from.get(2..end)?, from.get(end + 1..)?)))
-        else {
-            output.push_str("${");
-            rest = from.get(2..).unwrap_or_default();
+    while let Some((before, after_start)) = rest.split_once(START) {
+        output.text.push_str(before);
+        // What has no end, or a line break before its end, is no reference, not even an invalid one. Nor is any other
+        // that begins before the line break, so all of them are passed at once.
+        let end = after_start.find(|c: char| c == '}' || (c.is_control() && c != '\t'));
+        let (inside, after) = after_start.split_at(end.unwrap_or(after_start.len()));
+        let Some(after_end) = after.strip_prefix('}') else {
+            output.text.push_str(START);
+            output.text.push_str(inside);
+            rest = after;
             continue;
         };
-        output.push_str(&resolve(reference, env)?);
-        rest = after;
+        resolve(inside, env, output)?;
+        rest = after_end;
     }
-    output.push_str(rest);
+    output.text.push_str(rest);
     Ok(())
 }
 
-/// The value of what stands between the braces.
-fn resolve(reference: &str, env: &Environment<'_>) -> Result<String, Invalid> {
+/// Adds the value of what stands between the braces.
+fn resolve(reference: &str, env: &Environment<'_>, output: &mut Substituted) -> Result<(), BadReference> {
     let named = reference.strip_prefix("env:").unwrap_or(reference);
     let length = named.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(named.len());
     let (name, rest) = named.split_at(length);
@@ -55,8 +73,13 @@ fn resolve(reference: &str, env: &Environment<'_>) -> Result<String, Invalid> {
         || name.starts_with(|c: char| c.is_ascii_digit())
         || (default.is_none() && !rest.is_empty())
     {
-        return Err(Invalid::new(format!("not a reference to a variable: ${{{reference}}}"))
-            .hint("${NAME}, ${env:NAME} and ${NAME:-default} are; write $$ for a dollar sign"));
+        return Err(BadReference(format!("${{{reference}}}")));
     }
-    Ok(env(name).filter(|value| !value.is_empty()).or(default.map(Into::into)).unwrap_or_default())
+    let upper = name.to_ascii_uppercase();
+    output.has_secret |= SECRET_NAMES.iter().any(|part| upper.contains(part));
+    match env(name).filter(|value| !value.is_empty()) {
+        Some(value) => output.text.push_str(&value),
+        None => output.text.push_str(default.unwrap_or_default()),
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! Values that file, environment and flags have in common: from text to a type, or to what is wrong with it.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use http::{HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-use super::error::{Invalid, listed, nearest};
+use super::error::{Invalid, listed, nearest, shown, shown_url};
 use super::model::{Compression, LogLevel, Temporality};
 
 /// The longest time that a key can say, in milliseconds: as the standard has it for its timeouts, and short
@@ -84,46 +85,63 @@ pub(crate) fn timeout(millis: i64) -> Duration {
     Duration::from_millis(if millis <= 0 { MAX_MILLIS } else { millis }.unsigned_abs())
 }
 
-/// A URL to export to. `insecure` decides the scheme of an endpoint without one; without it, that is an error:
-/// whether a connection is encrypted should be somebody's decision.
-pub(crate) fn endpoint(text: &str, insecure: Option<bool>) -> Result<Url, Invalid> {
-    let schemeless = !text.contains("://");
-    let completed = match insecure {
-        Some(insecure) if schemeless => format!("{}://{text}", if insecure { "http" } else { "https" }),
-        _ => text.to_owned(),
-    };
-    let with_scheme = |scheme: &str| {
-        let url = format!("{scheme}://{text}");
-        Url::parse(&url).is_ok().then_some(url)
-    };
-    match Url::parse(&completed) {
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
-            Err(Invalid::new("a URL with a user name or a password, which would not be sent")
-                .hint("give them as a header named authorization"))
-        }
-        Ok(url) if matches!(url.scheme(), "http" | "https") && completed.contains("://") => Ok(url),
-        _ if schemeless => {
-            let invalid = Invalid::value("not a URL", text);
-            Err(match with_scheme("http") {
-                Some(url) if insecure.is_none() && !text.is_empty() => {
-                    invalid.hint(format!("add a scheme, for example {url}"))
-                }
-                _ => invalid.hint("for example http://localhost:4317"),
-            })
-        }
-        Ok(_) => Err(Invalid::value("not an http or https URL", text)
-            .hint("the endpoint is where OTLP is received, for example http://localhost:4317")),
-        Err(error) => {
-            Err(Invalid::value("not a URL", text).hint(format!("{error}; for example http://localhost:4317")))
-        }
+/// Adds the hint to write `better`, where that is accepted and holds nothing that must not be shown; else `other`.
+fn suggest_url(
+    invalid: Invalid,
+    hint: &str,
+    better: &str,
+    is_accepted: impl Fn(&str) -> bool,
+    other: impl Into<String>,
+) -> Invalid {
+    if shown(&shown_url(better)) == better && is_accepted(better) {
+        invalid.suggest(hint, better)
+    } else {
+        invalid.hint(other)
     }
 }
 
-/// A header's name, in lower case as HTTP/2 has it.
+/// A URL to export to. `insecure` decides the scheme of an endpoint without one; without it, that is an error:
+/// whether a connection is encrypted should be somebody's decision. `example` is one for the hint.
+pub(crate) fn endpoint(text: &str, insecure: Option<bool>, example: &str) -> Result<Url, Invalid> {
+    let has_scheme = text.contains("://");
+    let completed = match insecure {
+        Some(insecure) if !has_scheme => format!("{}://{text}", if insecure { "http" } else { "https" }),
+        _ => text.to_owned(),
+    };
+    let invalid = |what: &str| Invalid::value(what, &shown_url(text));
+    let for_example = format!("for example {example}");
+    match Url::parse(&completed) {
+        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+            Err(Invalid::new("a URL with a user name or a password, which would not be sent")
+                .hint("leave them out, and give them as a header named authorization"))
+        }
+        Ok(url) if url.fragment().is_some() => {
+            Err(invalid("a URL with a fragment, which would not be sent")
+                .hint("leave out # and what follows it"))
+        }
+        Ok(url) if matches!(url.scheme(), "http" | "https") && completed.contains("://") => Ok(url),
+        _ if !has_scheme => {
+            let with_scheme = format!("http://{text}");
+            let is_accepted = |url: &str| insecure.is_none() && endpoint(url, None, example).is_ok();
+            Err(suggest_url(
+                invalid("not a URL"),
+                "add a scheme, for example ",
+                &with_scheme,
+                is_accepted,
+                for_example,
+            ))
+        }
+        Ok(_) => Err(invalid("not an http or https URL")
+            .hint(format!("the endpoint is where OTLP is received, {for_example}"))),
+        Err(error) => Err(invalid("not a URL").hint(format!("{error}; {for_example}"))),
+    }
+}
+
+/// A header's name, in lower case as HTTP/2 has it. What is no name may be a value that has lost its place.
 pub(crate) fn header_name(text: &str) -> Result<String, Invalid> {
-    HeaderName::from_bytes(text.as_bytes())
-        .map(|name| name.as_str().to_owned())
-        .map_err(|_| Invalid::value("not a header name", text).hint("letters, digits and - make one"))
+    HeaderName::from_bytes(text.as_bytes()).map(|name| name.as_str().to_owned()).map_err(|_| {
+        Invalid::value("not a header name", text).without_value().hint("letters, digits and - make one")
+    })
 }
 
 /// A header's value. What is wrong with one is said without it: such values are often secrets.
@@ -165,6 +183,17 @@ fn pairs(text: &str, secret: bool) -> Result<Vec<(String, String)>, Invalid> {
         let Some((key, value)) = pair.split_once('=') else {
             return Err(invalid("has no =").hint(hint));
         };
+        // The library leaves such a % as it is.
+        let is_encoded = |text: &str| {
+            text.split('%')
+                .skip(1)
+                .all(|after| after.len() >= 2 && after.bytes().take(2).all(|digit| digit.is_ascii_hexdigit()))
+        };
+        if !is_encoded(pair) {
+            return Err(
+                invalid("has a % without two hexadecimal digits after it").hint("%25 is a percent sign")
+            );
+        }
         let decode = |text: &str| percent_decode_str(text.trim()).decode_utf8().map(String::from);
         let (Ok(key), Ok(value)) = (decode(key), decode(value)) else {
             return Err(invalid("is not UTF-8 after percent-decoding").hint(hint));
@@ -180,10 +209,14 @@ fn pairs(text: &str, secret: bool) -> Result<Vec<(String, String)>, Invalid> {
 /// Later values of a name replace earlier ones, at the place of the first.
 pub(crate) fn merged<V>(pairs: impl IntoIterator<Item = (String, V)>) -> Vec<(String, V)> {
     let mut merged: Vec<(String, V)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     for (name, value) in pairs {
-        match merged.iter_mut().find(|(known, _)| *known == name) {
+        match places.get(&name).and_then(|place| merged.get_mut(*place)) {
             Some(known) => known.1 = value,
-            None => merged.push((name, value)),
+            None => {
+                places.insert(name.clone(), merged.len());
+                merged.push((name, value));
+            }
         }
     }
     merged
@@ -212,10 +245,12 @@ pub(crate) fn host(text: &str) -> Result<String, Invalid> {
 pub(crate) fn listen_address(text: &str) -> Result<(String, u16), Invalid> {
     let invalid = || Invalid::value("not an address", text);
     let Some((host_part, port)) = text.rsplit_once(':') else {
-        return Err(invalid().hint(match text.parse::<u16>() {
-            Ok(port) => format!("add a colon: :{port}"),
-            Err(_) => "a host and a port, for example 127.0.0.1:8080, or :8080 for every address".into(),
-        }));
+        return Err(match text.parse::<u16>() {
+            Ok(port) => invalid().suggest("add a colon: ", format!(":{port}")),
+            Err(_) => {
+                invalid().hint("a host and a port, for example 127.0.0.1:8080, or :8080 for every address")
+            }
+        });
     };
     if host_part.contains(':') && !host_part.starts_with('[') {
         return Err(invalid().hint("brackets around an IPv6 address, for example [::1]:8080"));
@@ -303,39 +338,62 @@ pub(crate) fn allowed_host(text: &str) -> Result<String, Invalid> {
 /// How the daemon is reached.
 pub(crate) fn docker_host(text: &str) -> Result<String, Invalid> {
     const SCHEMES: &str = "unix://, tcp://, http://, https:// and ssh:// are known";
-    let invalid = || Invalid::value("not a Docker host", text);
+    let invalid = || Invalid::value("not a Docker host", &shown_url(text));
+    let suggest = |hint: &str, better: &str, other: String| {
+        suggest_url(invalid(), hint, better, |host| host != text && docker_host(host).is_ok(), other)
+    };
+    // A URL's reader would pass over it.
+    if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
+        return Err(suggest("without spaces it is ", text.trim(), "it has no spaces and line breaks".into()));
+    }
     let Some((scheme, rest)) = text.split_once("://") else {
-        return Err(invalid().hint(if text.starts_with('/') {
-            format!("a socket is unix://{text}")
-        } else if Url::parse(&format!("http://{text}")).is_ok() && text.contains(':') {
-            format!("add a scheme, for example tcp://{text}")
-        } else {
-            SCHEMES.into()
-        }));
+        return Err(match text.split_once(':') {
+            _ if text.starts_with('/') => suggest("a socket is ", &format!("unix://{text}"), SCHEMES.into()),
+            Some((scheme @ "unix", rest)) => {
+                let socket = format!("{scheme}:///{}", rest.trim_start_matches('/'));
+                suggest("a socket is ", &socket, SCHEMES.into())
+            }
+            Some((scheme @ ("tcp" | "http" | "https" | "ssh"), rest)) if rest.parse::<u16>().is_err() => {
+                let host = format!("{scheme}://{}", rest.trim_start_matches('/'));
+                suggest("two slashes follow the colon: ", &host, SCHEMES.into())
+            }
+            Some(_) => suggest("add a scheme, for example ", &format!("tcp://{text}"), SCHEMES.into()),
+            None => invalid().hint(SCHEMES),
+        });
     };
     match scheme {
         "unix" if rest.starts_with('/') && rest.len() > 1 => Ok(text.to_owned()),
-        "unix" => Err(invalid().hint(if rest.is_empty() {
-            "for example unix:///var/run/docker.sock".into()
-        } else {
-            format!("the path is absolute: unix:///{}", rest.trim_start_matches('/'))
-        })),
+        "unix" => {
+            let absolute = format!("unix:///{}", rest.trim_start_matches('/'));
+            Err(suggest(
+                "the path is absolute: ",
+                &absolute,
+                "for example unix:///var/run/docker.sock".into(),
+            ))
+        }
         "tcp" | "http" | "https" | "ssh" => {
+            let example =
+                format!("for example {scheme}://127.0.0.1:{}", if scheme == "ssh" { 22 } else { 2375 });
             // Url knows the rules of hosts and ports for http only; they are the same for all of these.
-            let url =
-                Url::parse(&format!("http://{rest}")).map_err(|error| invalid().hint(error.to_string()))?;
+            let url = Url::parse(&format!("http://{rest}"))
+                .map_err(|error| invalid().hint(format!("{error}; {example}")))?;
             if scheme != "ssh" && (!url.username().is_empty() || url.password().is_some()) {
                 return Err(Invalid::new("a Docker host with a user name, which would not be sent")
-                    .hint("only ssh:// takes one"));
+                    .hint("leave it out; only ssh:// takes one"));
+            }
+            if url.password().is_some() {
+                return Err(Invalid::new("a Docker host with a password, which ssh does not take")
+                    .hint("leave it out, and let ssh use a key"));
             }
             if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-                return Err(
-                    invalid().hint(format!("a host and a port, for example {scheme}://127.0.0.1:2375"))
-                );
+                return Err(invalid().hint(format!("a host and a port, {example}")));
             }
             Ok(text.trim_end_matches('/').to_owned())
         }
-        _ => Err(invalid().hint(SCHEMES)),
+        _ => {
+            let lower = format!("{}://{rest}", scheme.to_ascii_lowercase());
+            Err(suggest("schemes are in lower case: ", &lower, SCHEMES.into()))
+        }
     }
 }
 
@@ -357,4 +415,85 @@ pub(crate) fn instrument_name(text: &str) -> Result<String, Invalid> {
     }
     Err(Invalid::value("not the name of an instrument", text)
         .hint("a letter, then letters, digits and any of _ . - /, 255 characters at most"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Whatever a hint suggests is accepted, for any text.
+    fn suggestion_is_accepted<T>(parse: impl Fn(&str) -> Result<T, Invalid>, text: &str) {
+        if let Err(invalid) = parse(text)
+            && let Some(suggestion) = invalid.suggestion()
+        {
+            assert!(parse(suggestion).is_ok(), "{suggestion:?} for {text:?}");
+        }
+    }
+
+    /// What is almost a host, a URL, an address or a path.
+    fn almost() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "[ \t]?(unix|tcp|TCP|http|Https|ssh|npipe|fd|)(:|://|:/|:///|//|)([a-z]{0,3}:?[a-z]{0,2}@)?\
+             (h|localhost|\\[::1\\]|::1|1\\.2\\.3\\.4|/s|/|)(:[0-9]{0,6}|:x|)(/[a-z ?#*{}]{0,4})?[ \n]?",
+            any::<String>(),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_hints_suggest_is_accepted(text in almost()) {
+            suggestion_is_accepted(docker_host, &text);
+            suggestion_is_accepted(listen_address, &text);
+            suggestion_is_accepted(telemetry_path, &text);
+            for insecure in [None, Some(true), Some(false)] {
+                suggestion_is_accepted(|text| endpoint(text, insecure, GRPC_ENDPOINT), &text);
+            }
+        }
+
+        /// The places in a URL where a secret can stand, whole or malformed, and any other characters around it.
+        #[test]
+        fn urls_are_shown_without_secrets(
+            scheme in "(http|https|tcp|ssh|unix|)",
+            separator in "(://|:/|:|//|)",
+            before in "[!-~]{0,3}",
+            after in "[!-~]{0,3}",
+            form in prop::sample::select(vec![
+                "u:SECRET@h", "u:SECRET@h:99999/x", "u:SECRET@", "SECRET@h", "SECRET:@h", "h/?key=SECRET", "h?SECRET",
+                "h:4317/v1?a=b&key=SECRET#x", "h/#SECRET", "u:SECRET@[::1", "u:x@y:SECRET@h", "@SECRET@", "u:@SECRET@h:1",
+            ]),
+        ) {
+            const SECRET: &str = "S3cr3t";
+            let text = format!("{scheme}{separator}{}", form.replace("SECRET", &format!("{before}{SECRET}{after}")));
+            let told = |result: Result<String, Invalid>| result.err().map(|invalid| format!("{invalid:?}"));
+            let messages = [
+                told(docker_host(&text)),
+                told(endpoint(&text, None, GRPC_ENDPOINT).map(String::from)),
+                told(endpoint(&text, Some(true), GRPC_ENDPOINT).map(String::from)),
+                Some(shown_url(&text)),
+            ];
+            for message in messages.iter().flatten() {
+                prop_assert!(!message.contains(SECRET), "{} shows in {}", text, message);
+            }
+        }
+
+        /// What is decoded is what was encoded, and a bare percent sign is never taken.
+        #[test]
+        fn pairs_are_percent_encoded(
+            pairs in prop::collection::vec(("[a-z][a-zA-Z0-9._ %,=é]{0,5}", any::<String>()), 0..5),
+            bare in "%([g-zG-Z][0-9a-f]|[0-9a-f][g-z]|[0-9a-f]?)",
+        ) {
+            let encode = |text: &str| {
+                percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
+            };
+            let encoded: Vec<String> =
+                pairs.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect();
+            let text = encoded.join(",");
+            prop_assert_eq!(attributes(&text), Ok(pairs));
+            let (first, last) = (format!("a={bare},b=c"), format!("{text},a={bare}"));
+            prop_assert!(attributes(&last).is_err());
+            prop_assert!(headers(&first).is_err());
+        }
+    }
 }

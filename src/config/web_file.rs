@@ -200,7 +200,7 @@ const HIGHEST_COST: u32 = 16;
 pub fn from_web_yaml(name: &Path, text: &str) -> Result<(WebFile, Vec<String>), Error> {
     let shown = name.display().to_string();
     let decoder = Decoder::new(&shown);
-    let root = yaml::parse_verbatim(&shown, text).map_err(Error::new)?;
+    let root = yaml::parse_verbatim(&shown, text)?;
     let base = name.parent().unwrap_or(Path::new(""));
     // A line at the wrong place may be one of a key: no value is repeated but where that is harmless.
     let file = decoder.root(&root).secret().section(|top| {

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, StrInput, Tag, options};
 
-use super::error::{Invalid, Place, Problem, shown};
-use super::substitution::{Environment, substitute};
+use super::error::{Error, Invalid, Place, Problem, Problems, shown, shown_key};
+use super::substitution::{BadReference, Environment, Substituted, substitute};
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
@@ -30,6 +30,9 @@ pub(super) enum Value {
 pub(super) struct Scalar {
     pub(super) text: String,
     pub(super) kind: Kind,
+    /// Whether it may hold a secret wherever it stands: there is a variable in it whose name says so, or it goes over
+    /// several lines without quotes, as the next line does where its colon is missing.
+    pub(super) is_secret: bool,
 }
 
 /// The types of YAML 1.2's core schema. `yes` and `on` are strings there, not booleans.
@@ -53,27 +56,58 @@ pub(super) struct Entry {
 /// What anchors and aliases may stand for, in bytes: a few lines of nested ones would fill the memory otherwise.
 const BUDGET: usize = 16 << 20;
 
+/// How deep mappings and lists may be nested: twice as deep as any key stands.
+const MAX_DEPTH: usize = 32;
+
+/// Keys whose values may be secret, whole or in part. Messages do not repeat them.
+const SECRET: [&str; 7] = ["headers", "headers_list", "endpoint", "host", "basic_auth_users", "cert", "key"];
+
 /// The tree of `text`, or all that is wrong with its YAML and its references.
-pub(super) fn parse(name: &str, text: &str, env: &Environment<'_>) -> Result<Node, Vec<Problem>> {
+pub(super) fn parse(name: &str, text: &str, env: &Environment<'_>) -> Result<Node, Error> {
     parse_with(name, text, Some(env))
 }
 
 /// The same of a text in which nothing is a reference.
-pub(super) fn parse_verbatim(name: &str, text: &str) -> Result<Node, Vec<Problem>> {
+pub(super) fn parse_verbatim(name: &str, text: &str) -> Result<Node, Error> {
     parse_with(name, text, None)
 }
 
-fn parse_with(name: &str, text: &str, env: Option<&Environment<'_>>) -> Result<Node, Vec<Problem>> {
-    let parser = Parser::new_from_str_with_options(text, options! { emit_comments: false });
+fn parse_with(name: &str, text: &str, env: Option<&Environment<'_>>) -> Result<Node, Error> {
+    let options = options! {
+        emit_comments: false,
+        flow_nesting_limit: MAX_DEPTH,
+        block_nesting_limit: MAX_DEPTH,
+    };
+    let parser = Parser::new_from_str_with_options(text, options);
     let mut builder =
-        Builder { name, text, env, parser, anchors: HashMap::new(), size: 0, problems: Vec::new() };
+        Builder { name, text, env, parser, anchors: HashMap::new(), size: 0, problems: Problems::default() };
     match builder.document() {
         Ok(root) if builder.problems.is_empty() => Ok(root),
-        Ok(_) => Err(builder.problems),
+        Ok(_) => Err(builder.problems.into_error()),
         Err(problem) => {
-            builder.problems.push(problem);
-            Err(builder.problems)
+            builder.problems.add(problem.place, || problem);
+            Err(builder.problems.into_error())
         }
+    }
+}
+
+/// The key's path, as messages show it, and whether what stands there may be secret.
+struct Context {
+    path: String,
+    is_secret: bool,
+}
+
+impl Context {
+    fn root() -> Self {
+        Self { path: String::new(), is_secret: false }
+    }
+
+    fn key(&self, key: &str) -> Self {
+        Self { path: join(&self.path, key), is_secret: self.is_secret || SECRET.contains(&key) }
+    }
+
+    fn item(&self, index: usize) -> Self {
+        Self { path: format!("{}[{index}]", self.path), is_secret: self.is_secret }
     }
 }
 
@@ -87,7 +121,7 @@ struct Builder<'a> {
     anchors: HashMap<usize, Node>,
     /// What of [`BUDGET`] is spent.
     size: usize,
-    problems: Vec<Problem>,
+    problems: Problems,
 }
 
 impl<'a> Builder<'a> {
@@ -101,83 +135,96 @@ impl<'a> Builder<'a> {
                 Event::DocumentStart(..) if root.is_some() => {
                     return Err(self.problem(
                         place(&span),
-                        "",
+                        &Context::root(),
                         Invalid::new("a second document").hint("a configuration is one document"),
                     ));
                 }
                 Event::DocumentStart(..) => {
                     let (event, span) = self.next()?;
-                    root = Some(self.node(event, &span, "", place(&span))?);
+                    root = Some(self.node(event, &span, &Context::root(), place(&span))?);
                 }
                 // A file of comments, or of nothing, asks for the defaults.
                 Event::StreamEnd => return Ok(root.unwrap_or_else(|| null(start))),
                 _ => {
-                    return Err(self.problem(place(&span), "", Invalid::new("not a document")));
+                    return Err(self.problem(place(&span), &Context::root(), Invalid::new("not a document")));
                 }
             }
         }
     }
 
-    /// The node that `event` begins. `path` is the key's; `fallback` the place of a value that is left out.
-    fn node(&mut self, event: Event<'a>, span: &Span, path: &str, fallback: Place) -> Result<Node, Problem> {
+    /// The node that `event` begins. `fallback` is the place of a value that is left out.
+    fn node(
+        &mut self,
+        event: Event<'a>,
+        span: &Span,
+        context: &Context,
+        fallback: Place,
+    ) -> Result<Node, Problem> {
         let at = place(span);
         let (anchor, node) = match event {
             Event::Scalar(text, style, anchor, tag) => {
+                let is_folded = style == ScalarStyle::Plain && span.start.line() != span.end.line();
                 // A value that is left out has no place of its own, and the parser writes ~ for it.
                 let (text, at) =
                     if span.start.index() == span.end.index() { ("", fallback) } else { (&*text, at) };
-                (anchor, self.scalar(text, style, tag.as_deref(), path, at))
+                (anchor, self.scalar(text, style, tag.as_deref(), context, at, is_folded))
             }
             Event::SequenceStart(_, anchor, tag) => {
-                self.collection_tag(tag.as_deref(), "seq", path, at);
-                (anchor, self.list(path, at)?)
+                self.collection_tag(tag.as_deref(), "seq", context, at);
+                (anchor, self.list(context, at)?)
             }
             Event::MappingStart(_, anchor, tag) => {
-                self.collection_tag(tag.as_deref(), "map", path, at);
-                (anchor, self.map(path, at)?)
+                self.collection_tag(tag.as_deref(), "map", context, at);
+                (anchor, self.map(context, at)?)
             }
             Event::Alias(id) => {
                 let Some(size) = self.anchors.get(&id).map(size) else {
                     return Err(self.problem(
                         at,
-                        path,
-                        Invalid::new("an alias inside of what it stands for"),
+                        context,
+                        Invalid::new("an alias inside of what it stands for")
+                            .hint("write the value out, or put the anchor & at something else"),
                     ));
                 };
-                self.spend(size, path, at)?;
+                self.spend(size, context, at)?;
                 (0, self.anchors.get(&id).cloned().unwrap_or_else(|| null(at)))
             }
-            _ => return Err(self.problem(at, path, Invalid::new("not a value"))),
+            _ => return Err(self.problem(at, context, Invalid::new("not a value"))),
         };
         if anchor != 0 {
-            self.spend(size(&node), path, at)?;
+            self.spend(size(&node), context, at)?;
             self.anchors.insert(anchor, node.clone());
         }
         Ok(node)
     }
 
-    fn spend(&mut self, size: usize, path: &str, at: Place) -> Result<(), Problem> {
+    fn spend(&mut self, size: usize, context: &Context, at: Place) -> Result<(), Problem> {
         self.size = self.size.saturating_add(size);
         if self.size > BUDGET {
-            return Err(self.problem(at, path, Invalid::new("the aliases stand for too much")));
+            return Err(self.problem(
+                at,
+                context,
+                Invalid::new("the aliases stand for too much").hint("write out what they stand for"),
+            ));
         }
         Ok(())
     }
 
-    fn list(&mut self, path: &str, at: Place) -> Result<Node, Problem> {
+    fn list(&mut self, context: &Context, at: Place) -> Result<Node, Problem> {
         let mut items = Vec::new();
         loop {
             let (event, span) = self.next()?;
             if matches!(event, Event::SequenceEnd) {
                 return Ok(Node { place: at, value: Value::List(items) });
             }
-            let path = format!("{path}[{}]", items.len());
-            items.push(self.node(event, &span, &path, place(&span))?);
+            items.push(self.node(event, &span, &context.item(items.len()), place(&span))?);
         }
     }
 
-    fn map(&mut self, path: &str, at: Place) -> Result<Node, Problem> {
+    fn map(&mut self, context: &Context, at: Place) -> Result<Node, Problem> {
         let mut entries: Vec<Entry> = Vec::new();
+        // Where each key stands first.
+        let mut lines: HashMap<String, usize> = HashMap::new();
         loop {
             let (event, span) = self.next()?;
             let key_place = place(&span);
@@ -186,29 +233,50 @@ impl<'a> Builder<'a> {
                 // Keys are not searched for references.
                 Event::Scalar(text, ..) => text.into_owned(),
                 _ => {
-                    return Err(self.problem(key_place, path, Invalid::new("a key that is not a string")));
+                    return Err(self.problem(
+                        key_place,
+                        context,
+                        Invalid::new("a key that is not a string")
+                            .hint("a key is a word; inside of [] and {} a value with {} or [] needs quotes"),
+                    ));
                 }
             };
-            let key_path = join(path, &key);
+            let key_context = context.key(&key);
             let (event, span) = self.next()?;
-            let node = self.node(event, &span, &key_path, key_place)?;
-            if let Some(first) = entries.iter().find(|e| e.key == key) {
+            let node = self.node(event, &span, &key_context, key_place)?;
+            if let Some(first) = lines.get(&key) {
                 let invalid = Invalid::new("the key stands here a second time")
-                    .hint(format!("the first is in line {}", first.place.line));
-                let problem = self.problem(key_place, &key_path, invalid);
-                self.problems.push(problem);
+                    .hint(format!("the first is in line {first}; keep one of them"));
+                self.add(key_place, &key_context, invalid);
                 continue;
             }
+            lines.insert(key.clone(), key_place.line);
             entries.push(Entry { key, place: key_place, node });
         }
     }
 
-    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, path: &str, at: Place) -> Node {
-        let text = match self.env.map_or_else(|| Ok(text.to_owned()), |env| substitute(text, env)) {
-            Ok(text) => text,
-            Err(invalid) => {
-                let problem = self.problem(at, path, invalid);
-                self.problems.push(problem);
+    fn scalar(
+        &mut self,
+        text: &str,
+        style: ScalarStyle,
+        tag: Option<&Tag>,
+        context: &Context,
+        at: Place,
+        is_folded: bool,
+    ) -> Node {
+        let substituted = match self.env {
+            Some(env) => substitute(text, env),
+            None => Ok(Substituted { text: text.to_owned(), has_secret: false }),
+        };
+        let (text, has_secret) = match substituted {
+            Ok(Substituted { text, has_secret }) => (text, has_secret),
+            Err(BadReference(reference)) => {
+                let invalid = Invalid::value("not a reference to a variable", &reference);
+                self.add(
+                    at,
+                    context,
+                    invalid.hint("${NAME}, ${env:NAME} and ${NAME:-default} are; write $$ for a dollar sign"),
+                );
                 return null(at);
             }
         };
@@ -228,28 +296,26 @@ impl<'a> Builder<'a> {
                     Kind::String => false,
                 };
                 if !fits {
-                    self.bad_tag(tag, path, at);
+                    self.bad_tag(tag, context, at);
                 }
                 kind
             }
         };
-        Node { place: at, value: Value::Scalar(Scalar { text, kind }) }
+        Node { place: at, value: Value::Scalar(Scalar { text, kind, is_secret: has_secret || is_folded }) }
     }
 
-    fn collection_tag(&mut self, tag: Option<&Tag>, expected: &str, path: &str, at: Place) {
+    fn collection_tag(&mut self, tag: Option<&Tag>, expected: &str, context: &Context, at: Place) {
         if let Some(tag) = tag
             && !tag.is_yaml_core_schema_tag(expected)
             && tag.original() != "!"
         {
-            self.bad_tag(tag, path, at);
+            self.bad_tag(tag, context, at);
         }
     }
 
-    fn bad_tag(&mut self, tag: &Tag, path: &str, at: Place) {
-        let invalid = Invalid::value("a tag that the value does not fit", &tag.original())
-            .hint("leave the tag out; quotes make a string of a value");
-        let problem = self.problem(at, path, invalid);
-        self.problems.push(problem);
+    fn bad_tag(&mut self, tag: &Tag, context: &Context, at: Place) {
+        let invalid = Invalid::value("a tag that the value does not fit", &tag.original());
+        self.add(at, context, invalid.hint("leave the tag out; quotes make a string of a value"));
     }
 
     fn next(&mut self) -> Result<(Event<'a>, Span), Problem> {
@@ -265,16 +331,24 @@ impl<'a> Builder<'a> {
                 } else if line.contains("${") && self.env.is_some() {
                     invalid = invalid.hint("inside of [] and {} a reference needs quotes: \"${NAME}\"");
                 }
-                Err(self.problem(at, "", invalid))
+                Err(self.problem(at, &Context::root(), invalid))
             }
             None => {
-                Err(self.problem(Place { line: 1, column: 1 }, "", Invalid::new("not YAML: it ends early")))
+                let start = Place { line: 1, column: 1 };
+                Err(self.problem(start, &Context::root(), Invalid::new("not YAML: it ends early")))
             }
         }
     }
 
-    fn problem(&self, at: Place, path: &str, invalid: Invalid) -> Problem {
-        Problem { file: Some(self.name.into()), place: Some(at), subject: path.into(), invalid }
+    fn problem(&self, at: Place, context: &Context, invalid: Invalid) -> Problem {
+        Problem { file: Some(self.name.into()), place: Some(at), subject: context.path.clone(), invalid }
+    }
+
+    fn add(&mut self, at: Place, context: &Context, invalid: Invalid) {
+        // A password that begins with ! and has no quotes is a tag.
+        let invalid = if context.is_secret { invalid.without_value() } else { invalid };
+        let problem = self.problem(at, context, invalid);
+        self.problems.add(Some(at), || problem);
     }
 }
 
@@ -283,12 +357,13 @@ fn place(span: &Span) -> Place {
 }
 
 fn null(place: Place) -> Node {
-    Node { place, value: Value::Scalar(Scalar { text: String::new(), kind: Kind::Null }) }
+    Node { place, value: Value::Scalar(Scalar { text: String::new(), kind: Kind::Null, is_secret: false }) }
 }
 
-/// A key's path.
+/// A key's path, as messages show it.
 pub(super) fn join(path: &str, key: &str) -> String {
-    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+    let key = shown_key(key);
+    if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
 fn size(node: &Node) -> usize {
@@ -301,7 +376,7 @@ fn size(node: &Node) -> usize {
 }
 
 /// What the core schema makes of an unquoted scalar.
-fn resolve(text: &str) -> Kind {
+pub(super) fn resolve(text: &str) -> Kind {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Kind::Null,
         "true" | "True" | "TRUE" => return Kind::Bool(true),
