@@ -97,6 +97,9 @@ fn check(name: &str, settings: &Settings) -> ExitCode {
 
 async fn once(settings: Settings, timeout: Duration, output: Option<PathBuf>) -> ExitCode {
     logging::begin(settings.config.log_level, settings.log_format);
+    for warning in &settings.warnings {
+        warn!("{warning}");
+    }
     let seen = match once::once(&settings.config, timeout).await {
         Ok(seen) => seen,
         Err(error) => return fail(&error.to_string()),

@@ -6,6 +6,9 @@
     reason = "clippy allows them in tests, but not in what tests share"
 )]
 
+#[path = "config/properties.rs"]
+mod properties;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -133,8 +133,13 @@ impl Decoder {
         });
     }
 
-    /// Adds a warning that no field has.
-    pub(super) fn warning(&self, warning: &str) {
+    /// Adds a warning that is not about the file, such as a variable's.
+    pub(super) fn warning(&self, warning: String) {
+        self.warnings.borrow_mut().add(|| warning);
+    }
+
+    /// Adds a warning about the file that no field has.
+    pub(super) fn file_warning(&self, warning: &str) {
         self.warnings.borrow_mut().add(|| format!("{}: {warning}", self.name));
     }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use url::Url;
 
+use super::docker_client::other_host;
 use super::error::{Error, Invalid, Problem, listed};
 use super::model::{
     Aggregation, AttributeValue, Compression, Config, Detection, Docker, Exporter, Loaded, Otlp, Periodic,
@@ -49,23 +50,28 @@ pub(super) fn decode(env: &Environment<'_>) -> Result<Loaded, Error> {
     }
     config.resource = variables.resource();
     config.readers = variables.readers();
-    let Variables { mut problems, warnings, .. } = variables;
-    problems.extend(daemon(&mut config.docker, None, None, env));
+    let Variables { mut problems, mut warnings, .. } = variables;
+    let (of_daemon, warnings_of_daemon) = daemon(&mut config.docker, None, None, env);
+    problems.extend(of_daemon);
+    warnings.extend(warnings_of_daemon);
     if problems.is_empty() { Ok(Loaded { config, warnings }) } else { Err(Error::new(problems)) }
 }
 
-/// How the daemon is reached: by the file's `host` and `tls`, else by the Docker client's variables.
+/// How the daemon is reached: by the file's `host` and `tls`, else by the Docker client's variables. Problems and
+/// warnings are returned.
 pub(super) fn daemon(
     docker: &mut Docker,
     file_host: Option<String>,
     file_tls: Option<Tls>,
     env: &Environment<'_>,
-) -> Vec<Problem> {
+) -> (Vec<Problem>, Vec<String>) {
     let mut variables = Variables { env, problems: Vec::new(), warnings: Vec::new() };
     let from_env =
         |variables: &mut Variables<'_>| variables.parse(&["DOCKER_HOST"], docker_host).map(|(_, host)| host);
     if let Some(host) = file_host.or_else(|| from_env(&mut variables)) {
         docker.host = host;
+    } else if variables.problems.is_empty() {
+        variables.warnings.extend(other_host(&docker.host, env));
     }
     let scheme = docker.host.split("://").next().unwrap_or_default();
     // A socket and ssh are safe by themselves, and the Docker client ignores the variables there.
@@ -89,7 +95,7 @@ pub(super) fn daemon(
         let port = if docker.tls.is_some() { 2376 } else { 2375 };
         docker.host = format!("{}:{port}", docker.host);
     }
-    variables.problems
+    (variables.problems, variables.warnings)
 }
 
 fn has_port(host: &str) -> bool {

@@ -11,7 +11,7 @@ use url::Url;
 use super::constant_labels;
 use super::decode::{Decoder, Field, Section};
 use super::environment::{daemon, with_service_name};
-use super::error::{Invalid, listed};
+use super::error::{Invalid, Problem, listed};
 use super::fields::{array, count, double, filter, strings};
 use super::model::{
     Aggregation, AttributeValue, Config, Containers, Detection, Detector, Docker, Encoding, Events,
@@ -85,7 +85,7 @@ pub(super) fn decode(decoder: &Decoder, root: &Node, env: &Environment<'_>) -> C
         };
         let unused = top.unused(&UNUSED);
         if !unused.is_empty() {
-            decoder.warning(&format!("{}: ignored, this program has no use for them", listed(&unused)));
+            decoder.file_warning(&format!("{}: ignored, this program has no use for them", listed(&unused)));
         }
         if disabled.boolean() == Some(true) {
             disabled.warning("nothing is exported");
@@ -592,8 +592,12 @@ fn docker(decoder: &Decoder, field: &Field<'_>, env: &Environment<'_>) -> Docker
         }
         (host.is_given(), host.parse(docker_host), tls, files)
     });
+    let tell = |(problems, warnings): (Vec<Problem>, Vec<String>)| {
+        problems.into_iter().for_each(|problem| decoder.problem(problem));
+        warnings.into_iter().for_each(|warning| decoder.warning(warning));
+    };
     let Some((host_is_given, host, tls, files)) = given else {
-        daemon(&mut docker, None, None, env).into_iter().for_each(|problem| decoder.problem(problem));
+        tell(daemon(&mut docker, None, None, env));
         return docker;
     };
     // A host that is wrong says nothing about what else would be.
@@ -601,7 +605,7 @@ fn docker(decoder: &Decoder, field: &Field<'_>, env: &Environment<'_>) -> Docker
         return docker;
     }
     let has_files = files.is_some();
-    daemon(&mut docker, host, files, env).into_iter().for_each(|problem| decoder.problem(problem));
+    tell(daemon(&mut docker, host, files, env));
     if has_files && docker.host.starts_with("http://") {
         tls.problem(
             Invalid::value("certificates, but the host is spoken to without TLS", &docker.host)

@@ -10,6 +10,7 @@
 
 mod constant_labels;
 mod decode;
+mod docker_client;
 mod effective;
 mod environment;
 mod error;
