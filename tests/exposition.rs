@@ -46,6 +46,8 @@ fn key() -> impl Strategy<Value = String> {
         "\"",
         "\\",
         "\n",
+        "a\0",
+        "a_",
         "name",
         "id",
         "image",

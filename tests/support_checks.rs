@@ -88,6 +88,7 @@ fn names_in_quotes_are_read_where_they_may_be() {
         ("{b=\"1\",\"a\"} 1\n", "label a has no value"),
         ("a{\"b\"} 1\n", "two names, a and b"),
         ("{\"\"} 1\n", "a name without a character"),
+        ("{\"a\",\"b\0\"=\"1\"} 1\n", "a NUL in the name"),
         ("{b=\"1\"} 1\n", "\"\" is no metric name"),
         ("{\"a\",\"__name__\"=\"b\"} 1\n", "label __name__ is there twice"),
         ("{\"a\",\"b\"=\"1\",b=\"2\"} 1\n", "label b is there twice"),

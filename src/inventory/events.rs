@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::container::{Container, EventIdentity, LabelPairs, Text};
-use super::labels::{container_label, joined};
+use super::labels::{container_label, joined, kept};
 
 /// The action and the type of the label set that takes what is beyond the limit.
 const OVERFLOW: &str = "overflow";
@@ -275,18 +275,22 @@ impl EventLabels {
     }
 }
 
-/// The same without labels that are empty. To Prometheus an empty label is as good as none, so with it and without it
-/// are one series.
+/// The same without labels that are empty, and without NUL in keys. To Prometheus an empty label is as good as none, so
+/// with it and without it are one series.
 fn normalized(identity: &Arc<EventIdentity>) -> Arc<EventIdentity> {
     let is_empty = |text: &Option<Text>| text.as_deref() == Some("");
     let EventIdentity { name, image, pod, env, container, labels, sandbox } = &**identity;
     let optional = [name, image, pod, env, container];
-    if !optional.into_iter().any(is_empty) && !labels.iter().any(|(_, value)| value.is_empty()) {
+    let is_odd = |(key, value): &(Text, Text)| value.is_empty() || key.contains('\0');
+    if !optional.into_iter().any(is_empty) && !labels.iter().any(is_odd) {
         return Arc::clone(identity);
     }
     let [name, image, pod, env, container] =
         optional.map(|text| text.clone().filter(|text| !text.is_empty()));
-    let labels: LabelPairs = labels.iter().filter(|(_, value)| !value.is_empty()).cloned().collect();
+    let labels = labels.iter().filter(|(_, value)| !value.is_empty());
+    let labels = joined(labels.map(|(key, value)| (kept(key), &**value)));
+    let labels: LabelPairs =
+        labels.into_iter().map(|(key, value)| (key.into(), Text::from(&*value))).collect();
     Arc::new(EventIdentity { name, image, pod, env, container, labels, sandbox: *sandbox })
 }
 

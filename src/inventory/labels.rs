@@ -19,9 +19,15 @@ pub fn attribute_label(key: &str) -> String {
     if is_reserved(&name) || name.starts_with(|c: char| c.is_ascii_digit()) { prefixed(&name) } else { name }
 }
 
-/// The same where names are kept: nearly every one can be.
+/// The same where names are kept.
 pub fn kept_attribute_label(key: &str) -> String {
-    if is_reserved(key) { prefixed(key) } else { key.to_owned() }
+    let name = kept(key);
+    if is_reserved(&name) { prefixed(&name) } else { name }
+}
+
+/// A name that may hold nearly everything. Prometheus takes no NUL in one, though in a value it does.
+pub fn kept(name: &str) -> String {
+    name.replace('\0', "_")
 }
 
 fn prefixed(name: &str) -> String {
@@ -65,6 +71,8 @@ mod tests {
             ("", "key_", "key_"),
             ("__name__", "key___name__", "key___name__"),
             ("..", "key___", ".."),
+            ("a\0", "a_", "a_"),
+            ("\0\0", "key___", "key___"),
         ] {
             assert_eq!((attribute_label(key), kept_attribute_label(key)), (label.into(), kept.into()));
         }

@@ -293,11 +293,12 @@ fn what_goes_makes_room_and_takes_no_count_with_it() {
 
 #[test]
 fn what_is_shown_as_one_is_counted_as_one() {
-    let pairs: [[&[(&str, &str)]; 2]; 4] = [
+    let pairs: [[&[(&str, &str)]; 2]; 5] = [
         [&[("a.b", "1")], &[("a_b", "1")]],
         [&[("K", "1"), ("z", "")], &[("k", "1")]],
         [&[("a.b", "1"), ("a0", "2")], &[("a0", "2"), ("a_b", "1")]],
         [&[("a-b", "1"), ("a_b", "2")], &[("a.b", "1;2")]],
+        [&[("a\0b", "1")], &[("a_b", "1")]],
     ];
     for [before, after] in pairs {
         let (writer, reader) = inventory();

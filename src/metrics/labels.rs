@@ -10,7 +10,9 @@ use std::fmt::Write;
 
 use crate::catalog::{OVERFLOW, is_own_label};
 use crate::config::Filter;
-use crate::inventory::labels::{attribute_label, container_label, escaped, joined, kept_attribute_label};
+use crate::inventory::labels::{
+    attribute_label, container_label, escaped, joined, kept, kept_attribute_label,
+};
 use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs, Text};
 
 /// How names are written.
@@ -179,7 +181,7 @@ impl LabelWriter {
             if !self.keys.contains_key(key) {
                 let name = match self.names {
                     Names::Escaped => container_label(key),
-                    Names::Kept => quoted(&format!("{CONTAINER_LABEL}{key}")),
+                    Names::Kept => quoted(&format!("{CONTAINER_LABEL}{}", kept(key))),
                 };
                 self.keys.insert(Text::clone(key), name);
             }

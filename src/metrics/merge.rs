@@ -17,7 +17,7 @@ const OVERFLOW_SERIES: u64 = 0;
 #[derive(Debug)]
 struct SeriesTable<K> {
     /// How many series there may be, the one for all beyond the limit among them.
-    limit: usize,
+    limit: Option<usize>,
     series: HashMap<K, Series>,
     next_number: u64,
 }
@@ -30,32 +30,39 @@ struct Series {
 
 impl<K: Clone + Eq + Hash> SeriesTable<K> {
     fn new(limit: Option<usize>) -> Self {
-        Self { limit: limit.unwrap_or(usize::MAX), series: HashMap::new(), next_number: OVERFLOW_SERIES + 1 }
+        Self { limit, series: HashMap::new(), next_number: OVERFLOW_SERIES + 1 }
     }
 
-    /// Notes that a set of attributes still exists.
-    fn keep(&mut self, key: &K) {
-        if let Some(series) = self.series.get_mut(key) {
-            series.exists = true;
+    /// Takes the series of sets that are no more, where others wait for their places.
+    fn make_room(&mut self, visit: impl FnOnce(&mut dyn FnMut(&K))) {
+        if self.limit.is_none() {
+            return;
         }
+        visit(&mut |key| {
+            if let Some(series) = self.series.get_mut(key) {
+                series.exists = true;
+            }
+        });
+        self.remove_others();
     }
 
-    /// Takes the series of those that were not kept since the last time.
+    /// Takes the series of sets that had no number since the last time.
     fn remove_others(&mut self) {
         self.series.retain(|_, series| std::mem::take(&mut series.exists));
     }
 
     /// The number of a set's series; a new one gets its own as far as there is room.
     fn number(&mut self, key: &K) -> u64 {
-        if let Some(series) = self.series.get(key) {
+        if let Some(series) = self.series.get_mut(key) {
+            series.exists = true;
             return series.number;
         }
-        if self.series.len() + 1 >= self.limit {
+        if self.limit.is_some_and(|limit| self.series.len() + 1 >= limit) {
             return OVERFLOW_SERIES;
         }
         let number = self.next_number;
         self.next_number += 1;
-        self.series.insert(key.clone(), Series { number, exists: false });
+        self.series.insert(key.clone(), Series { number, exists: true });
         number
     }
 }
@@ -94,11 +101,10 @@ impl<K: Clone + Eq + Hash> LastValues<K> {
         Self { table: SeriesTable::new(limit), overflow }
     }
 
-    /// The points that all that is visited becomes. It is visited twice.
+    /// The points that all that is visited becomes. With a limit it is visited twice.
     pub fn merge(&mut self, mut visit: impl FnMut(&mut dyn FnMut(&K, i64))) -> Vec<(K, i64)> {
         let Self { table, overflow } = self;
-        visit(&mut |key, _| table.keep(key));
-        table.remove_others();
+        table.make_room(|each| visit(&mut |key, _| each(key)));
         let mut points = Points::new();
         visit(&mut |key, value| {
             let number = table.number(key);
@@ -107,6 +113,7 @@ impl<K: Clone + Eq + Hash> LastValues<K> {
                 *point = value;
             }
         });
+        table.remove_others();
         points.points
     }
 }
@@ -147,7 +154,7 @@ impl<K: Clone + Eq + Hash> Sums<K> {
         }
     }
 
-    /// The points that all that is visited becomes. It is visited twice.
+    /// The points that all that is visited becomes. With a limit it is visited twice.
     pub fn merge(
         &mut self,
         mut visit: impl FnMut(&mut dyn FnMut(&Arc<EventLabels>, &K, u64)),
@@ -155,8 +162,7 @@ impl<K: Clone + Eq + Hash> Sums<K> {
         self.round += 1;
         let Self { table, overflow, parts, gone, round } = self;
         let round = *round;
-        visit(&mut |_, key, _| table.keep(key));
-        table.remove_others();
+        table.make_room(|each| visit(&mut |_, key, _| each(key)));
         let mut points = Points::new();
         visit(&mut |labels, key, count| {
             let series = table.number(key);
@@ -177,6 +183,7 @@ impl<K: Clone + Eq + Hash> Sums<K> {
                 *point = point.saturating_add_unsigned(count);
             }
         });
+        table.remove_others();
         parts.retain(|_, part| {
             if part.round != round {
                 *gone.entry(part.series).or_default() += part.count;

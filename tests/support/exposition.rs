@@ -329,6 +329,8 @@ impl Parser {
         match in_quotes(text)? {
             Some(_) if !self.takes_quoted => Err("a name in quotes".into()),
             Some((name, _)) if name.is_empty() => Err("a name without a character".into()),
+            // Prometheus takes any other character.
+            Some((name, _)) if name.contains('\0') => Err(format!("a NUL in the name {name:?}")),
             quoted => Ok(quoted),
         }
     }
