@@ -76,3 +76,41 @@ fn a_hangup_takes_over_what_can_change_and_says_what_needs_a_restart() {
     eventually(DEADLINE, || if lists() > so_far { Ok(()) } else { Err("no longer at the level debug") });
     exporter.stop();
 }
+
+#[test]
+fn a_sum_of_label_sets_that_are_gone_does_not_fall() {
+    let engine = FakeEngine::start().unwrap();
+    let view = |selector: &str, stream: serde_json::Value| serde_json::json!({"selector": {"instrument_name": selector}, "stream": stream});
+    let by_event = view("docker.events", serde_json::json!({"attribute_keys": {"included": ["event"]}}));
+    engine.create(Container::new("stays"));
+    let mut exporter = Setup::new(&engine.host())
+        .set("/events/retention", 500)
+        .set("/meter_provider/views", serde_json::json!([by_event]))
+        .start();
+    let create = support::exposition::labels([("event", "create")]);
+    let created = |exporter: &Exporter| exporter.scrape().find("docker_events", &create);
+    let wait = |exporter: &Exporter, wanted: f64| {
+        eventually(DEADLINE, || match created(exporter)? {
+            sum if sum == wanted => Ok(()),
+            sum => Err(format!("{sum}, not {wanted}")),
+        });
+    };
+    for number in 0..5 {
+        let id = engine.create(Container::new(&format!("job-{number}")));
+        wait(&exporter, f64::from(number) + 1.0);
+        engine.destroy(&id);
+    }
+    engine.create(Container::new("another"));
+    wait(&exporter, 6.0);
+    // Until what the jobs had counted is gone, but for its part of the sum.
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert_eq!(created(&exporter), Ok(6.0));
+    let dropped = view("container.createdat", serde_json::json!({"aggregation": {"drop": null}}));
+    exporter.reload("/meter_provider/views", serde_json::json!([dropped, by_event]));
+    let scrape = exporter.scrape();
+    assert!(!scrape.families.contains_key("container_createdat"), "the reader is a new one");
+    assert_eq!(scrape.value("docker_events", &create), 6.0);
+    engine.create(Container::new("a third"));
+    wait(&exporter, 7.0);
+    exporter.stop();
+}

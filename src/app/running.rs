@@ -120,8 +120,12 @@ impl Readers {
             (Some(reader), _) if same && reload::same_for_scrapes(&self.config, &config) => {
                 Some(Arc::clone(reader))
             }
-            (_, Some(pull)) => {
-                Some(Arc::new(PrometheusReader::new(&config, pull, &resource, &self.observed)?))
+            (before, Some(pull)) => {
+                let reader = PrometheusReader::new(&config, pull, &resource, &self.observed)?;
+                if let Some(before) = before {
+                    reader.resume(before)?;
+                }
+                Some(Arc::new(reader))
             }
             (_, None) => None,
         };

@@ -14,7 +14,7 @@ const OVERFLOW_SERIES: u64 = 0;
 
 /// The sets of attributes that have a series of their own, each with its number. One that has it keeps it for as long
 /// as it exists.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct SeriesTable<K> {
     /// How many series there may be, the one for all beyond the limit among them.
     limit: Option<usize>,
@@ -22,7 +22,7 @@ struct SeriesTable<K> {
     next_number: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Series {
     number: u64,
     exists: bool,
@@ -122,7 +122,7 @@ impl<K: Clone + Eq + Hash> LastValues<K> {
 ///
 /// A label set that is no longer counted must not make the sum that it was part of fall, which would look like a
 /// counter that has begun anew. So what it had counted stays in the sum for as long as there is another part.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sums<K> {
     table: SeriesTable<K>,
     overflow: K,
@@ -133,7 +133,7 @@ pub struct Sums<K> {
 }
 
 /// What a label set had counted.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Part {
     /// The sum that it was part of.
     series: u64,
@@ -152,6 +152,11 @@ impl<K: Clone + Eq + Hash> Sums<K> {
             gone: HashMap::new(),
             round: 0,
         }
+    }
+
+    /// Goes on from the sums of another stream with the same limit.
+    pub fn resume(&mut self, before: &Self) {
+        *self = Self { overflow: self.overflow.clone(), ..before.clone() };
     }
 
     /// The points that all that is visited becomes. With a limit it is visited twice.

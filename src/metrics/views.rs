@@ -34,6 +34,11 @@ impl Stream {
         self.keys.as_ref().is_none_or(|keys| keys.matches(key))
     }
 
+    /// Whether this is one whose sums the other's can go on from.
+    pub fn continues(&self, before: &Self) -> bool {
+        self.name == before.name && self.keys == before.keys && self.limit == before.limit
+    }
+
     /// Whether it can be collected only as a whole.
     fn is_merged(&self) -> bool {
         self.keys.is_some() || self.limit.is_some()

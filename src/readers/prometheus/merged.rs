@@ -34,6 +34,17 @@ impl MergedStreams {
         }
     }
 
+    /// Goes on from the sums that another reader has told, for the streams that both have.
+    pub(super) fn resume(&mut self, collection: &Collection, before: &Self, theirs: &Collection) {
+        let theirs = &theirs.streams().merged_events;
+        for (stream, sums) in collection.streams().merged_events.iter().zip(&mut self.merged.events) {
+            let known = theirs.iter().position(|before| stream.continues(before));
+            if let Some(known) = known.and_then(|known| before.merged.events.get(known)) {
+                sums.resume(known);
+            }
+        }
+    }
+
     pub(super) fn collect_containers(
         &mut self,
         collection: &Collection,

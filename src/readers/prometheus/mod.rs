@@ -197,6 +197,24 @@ impl PrometheusReader {
         Ok(reader)
     }
 
+    /// Goes on from what another reader has told: a sum holds what label sets had counted that are gone since, and must
+    /// not fall.
+    pub fn resume(&self, before: &Self) -> Result<(), ReaderError> {
+        let mut theirs = before.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ours = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        for names in [Names::Escaped, Names::Kept] {
+            let Some(known) = &theirs.of(names).instruments else { continue };
+            let state = ours.of(names);
+            let mut instruments = match state.instruments.take() {
+                Some(instruments) => instruments,
+                None => self.instruments(names)?,
+            };
+            instruments.merged.resume(&self.collection, &known.merged, &before.collection);
+            state.instruments = Some(instruments);
+        }
+        Ok(())
+    }
+
     /// How names are written for a client that takes them as they are, or does not.
     pub fn names(&self, takes_all: bool) -> Names {
         if takes_all && self.pull.translation_strategy.keeps_names() { Names::Kept } else { Names::Escaped }
