@@ -1,6 +1,9 @@
 //! The fields of an answer, each read by itself: what cannot be read is noted, and costs nothing else.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
+use serde::de::value::MapDeserializer;
 use serde::de::{DeserializeOwned, Error};
 use serde_json::value::RawValue;
 
@@ -137,12 +140,19 @@ pub(super) fn object<'a, T: Deserialize<'a> + Default>(
     })
 }
 
-/// serde takes a list for a struct too: its fields in their order.
+/// serde takes a list for a struct too: its fields in their order. And it refuses a struct with a field twice, of
+/// which the last one counts here, as in Go and in browsers.
 pub(super) fn only_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
     if json.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
         return Err(serde_json::Error::custom("expected an object"));
     }
-    serde_json::from_slice(json)
+    serde_json::from_slice(json).or_else(|error| {
+        if !error.is_data() {
+            return Err(error);
+        }
+        let fields: BTreeMap<String, &RawValue> = serde_json::from_slice(json)?;
+        T::deserialize(MapDeserializer::new(fields.into_iter()))
+    })
 }
 
 #[cfg(test)]
@@ -153,6 +163,20 @@ mod tests {
     fn a_long_value_is_cut_where_it_is_logged() {
         let odd = Oddity::new("x", &"ä".repeat(1000));
         assert_eq!(odd.value.chars().count(), 121);
+    }
+
+    #[test]
+    fn of_a_field_that_is_there_twice_the_last_counts() {
+        #[derive(Deserialize)]
+        struct Raw<'a> {
+            #[serde(borrow)]
+            a: Option<&'a RawValue>,
+            b: Option<&'a RawValue>,
+        }
+        let raw: Raw<'_> = only_object(br#"{"a":1,"x":{},"a":[2]}"#).unwrap();
+        assert_eq!((raw.a.map(RawValue::get), raw.b.is_none()), (Some("[2]"), true));
+        assert!(only_object::<Raw<'_>>(b"[1,2]").is_err());
+        assert!(only_object::<Raw<'_>>(b"{\"a\":1,").is_err());
     }
 
     #[test]
