@@ -242,7 +242,7 @@ enum Subcommand {
             value_parser = clap::value_parser!(u64).range(1..=3600)
         )]
         timeout: u64,
-        /// The file to write, replaced at once; without it, standard output
+        /// The file to write, replaced at once, also where a link leads to it; without it, standard output
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },

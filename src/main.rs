@@ -9,7 +9,7 @@ use std::time::Duration;
 use docker_state_exporter::app::signals::Signals;
 use docker_state_exporter::app::{Exporter, abort, blocking, logging};
 use docker_state_exporter::cli::{self, Command, Settings};
-use docker_state_exporter::commands::{healthcheck, once};
+use docker_state_exporter::commands::{healthcheck, once, output_file};
 use docker_state_exporter::config::{self, Config};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
@@ -106,7 +106,7 @@ async fn once(settings: Settings, timeout: Duration, output: Option<PathBuf>) ->
     };
     let (text, complete) = (seen.text, seen.complete);
     let written = blocking(move || match output {
-        Some(path) => match once::replace(&path, &text) {
+        Some(path) => match output_file::replace(&path, &text) {
             Ok(()) => ExitCode::SUCCESS,
             Err(why) => fail(&why),
         },

@@ -2,3 +2,4 @@
 
 pub mod healthcheck;
 pub mod once;
+pub mod output_file;

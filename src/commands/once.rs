@@ -1,7 +1,5 @@
 //! One exposition, for cron and node_exporter's textfile collector: the daemon is asked once, and nothing stays.
 
-use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,21 +58,4 @@ pub async fn once(config: &Config, timeout: Duration) -> Result<Seen, StartError
     // It does not fail: a panic has ended the process.
     let _ = watching.await;
     Ok(Seen { text: text?, complete })
-}
-
-/// Puts `text` in the place of a file at once: whoever reads it sees the old one or the new one, never half of one.
-pub fn replace(path: &Path, text: &[u8]) -> Result<(), String> {
-    let name = path.file_name().ok_or_else(|| format!("{}: not a file's name", path.display()))?;
-    // Not ending as the file does: the textfile collector reads all that end with .prom.
-    let mut temporary = name.to_owned();
-    temporary.push(format!(".{}.tmp", std::process::id()));
-    let temporary = path.with_file_name(temporary);
-    let written = std::fs::File::create(&temporary)
-        .and_then(|mut file| file.write_all(text).and_then(|()| file.sync_all()))
-        .and_then(|()| std::fs::rename(&temporary, path));
-    written.map_err(|error| {
-        // It may never have been made.
-        let _ = std::fs::remove_file(&temporary);
-        format!("{}: cannot be written: {error}", path.display())
-    })
 }

@@ -5,6 +5,7 @@
 mod ending;
 mod files;
 mod hung_mount;
+mod output;
 mod program;
 mod ssh;
 #[path = "../support/mod.rs"]
