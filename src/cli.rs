@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::{ArgAction, CommandFactory, Parser};
 use clap_complete::Shell;
 use url::Url;
 
@@ -177,14 +177,23 @@ struct Arguments {
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 
-    /// The address to listen on: :8080, 127.0.0.1:8080, [::1]:8080
+    /// The address to listen on: :8080, 127.0.0.1:8080, [::1]:8080; once for each, where there are several
     #[arg(
         long = "web.listen-address",
         visible_alias = "listen-address",
         value_name = "ADDRESS",
+        action = ArgAction::Append,
         global = true
     )]
-    listen_address: Option<String>,
+    listen_addresses: Vec<String>,
+
+    /// Listen on the sockets that systemd has opened, and on no address
+    #[arg(long = "web.systemd-socket", global = true)]
+    systemd_socket: bool,
+
+    /// The file with TLS, users and a rate limit, in the Prometheus exporter toolkit's format
+    #[arg(long = "web.config.file", value_name = "FILE", global = true)]
+    web_config_file: Option<OsString>,
 
     /// The path of the metrics [default: /metrics]
     #[arg(long = "web.telemetry-path", value_name = "PATH", global = true)]
@@ -261,7 +270,9 @@ enum Subcommand {
 
 /// The flags' values.
 struct Flags {
-    listen_address: Option<(String, u16)>,
+    listen_addresses: Vec<(String, u16)>,
+    systemd_socket: bool,
+    web_config_file: Option<PathBuf>,
     telemetry_path: Option<String>,
     log_level: Option<config::LogLevel>,
     log_format: Option<LogFormat>,
@@ -281,7 +292,13 @@ impl Arguments {
         }
         let p = &mut Vec::new();
         let flags = Flags {
-            listen_address: flag(p, "--web.listen-address", self.listen_address.as_ref(), listen_address),
+            listen_addresses: self
+                .listen_addresses
+                .iter()
+                .filter_map(|address| flag(p, "--web.listen-address", Some(address), listen_address))
+                .collect(),
+            systemd_socket: self.systemd_socket,
+            web_config_file: self.web_config_file.as_ref().map(PathBuf::from),
             telemetry_path: flag(p, "--web.telemetry-path", self.telemetry_path.as_ref(), telemetry_path),
             log_level: flag(p, "--log.level", self.log_level.as_ref(), |text| {
                 log_level(&text.to_ascii_lowercase())
@@ -309,9 +326,23 @@ impl Arguments {
 impl Flags {
     fn apply(self, config: &mut Config, disabled: bool) {
         // An address is no switch: what `disabled` in the file has turned off stays off.
-        if let Some((host, port)) = self.listen_address.filter(|_| !disabled) {
+        let mut addresses = self.listen_addresses;
+        if let Some((host, port)) = addresses.pop().filter(|_| !disabled) {
             let pull = config.readers.pull.take().unwrap_or_default();
-            config.readers.pull = Some(Pull { host, port, ..pull });
+            let main = (host, port);
+            addresses.retain(|address| *address != main);
+            addresses.sort();
+            addresses.dedup();
+            config.web.listen_addresses = addresses;
+            config.readers.pull = Some(Pull { host: main.0, port: main.1, ..pull });
+        }
+        if self.systemd_socket && !disabled {
+            config.readers.pull.get_or_insert_default();
+            config.web.systemd_socket = true;
+        }
+        if let Some(path) = self.web_config_file {
+            // As other exporters take it, an empty one is none.
+            config.web.config_file = Some(path).filter(|path| !path.as_os_str().is_empty());
         }
         if let Some(path) = self.telemetry_path {
             config.web.telemetry_path = path;

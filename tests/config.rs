@@ -233,6 +233,8 @@ fn every_key_has_its_effect() {
                 "xn--bcher-kva.example:8080".into(),
                 "[2001:db8::1]".into(),
             ],
+            listen_addresses: vec![(String::new(), 9100), ("::1".into(), 9101)],
+            systemd_socket: true,
             config_file: Some("web.yaml".into()),
         },
     };
@@ -1050,6 +1052,18 @@ fn an_address_makes_a_pull_reader() {
     let readers = run(&["--config", &push, "-listen-address", ":1"], &[]).unwrap().config.readers;
     assert_eq!(readers.pull, Some(Pull { host: String::new(), port: 1, ..Pull::default() }));
     assert_eq!(readers.periodic.len(), 1);
+
+    // Several: the last one is the pull reader's, each other one is there once.
+    let arguments = [":1", "[::1]:2", ":1", ":3"].map(|address| format!("--web.listen-address={address}"));
+    let config = run(&arguments.each_ref().map(String::as_str), &[]).unwrap().config;
+    assert_eq!(config.readers.pull.unwrap().port, 3);
+    assert_eq!(config.web.listen_addresses, [(String::new(), 1), ("::1".to_owned(), 2)]);
+    // The sockets of systemd are a reason to serve too.
+    let config = run(&["--config", &push, "--web.systemd-socket"], &[]).unwrap().config;
+    assert!(config.web.systemd_socket && config.readers.pull.is_some());
+    let web_file = |arguments: &[&str]| run(arguments, &[]).unwrap().config.web.config_file;
+    assert_eq!(web_file(&["--web.config.file", "web.yml"]), Some("web.yml".into()));
+    assert_eq!(web_file(&["--web.config.file="]), None);
 
     // It does not turn on what was turned off.
     let (_directory, disabled) = file("disabled: true");

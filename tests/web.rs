@@ -5,14 +5,16 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::process::Command;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use fake_engine::{Container, FakeEngine};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use support::eventually;
-use support::exporter::{Exporter, Setup};
+use support::exporter::{Exporter, Setup, free_address, get};
 use support::exposition::Exposition;
 
 const SOON: Duration = Duration::from_secs(10);
@@ -452,5 +454,76 @@ fn headers_take_little_memory_however_long_they_are() {
     let grown = exporter.peak_rss().saturating_sub(before) / 1024 / 1024;
     assert!(grown < 40, "{grown} MiB");
     drop(clients);
+    exporter.stop();
+}
+
+#[test]
+fn it_listens_on_each_address_that_is_given() {
+    let engine = FakeEngine::start().unwrap();
+    let others = [free_address(), free_address()];
+    let mut setup = Setup::new(&engine.host()).without_file();
+    for other in others {
+        setup = setup.argument(&format!("--web.listen-address={other}"));
+    }
+    let exporter = setup.start();
+    for other in others {
+        let answer = get(&format!("http://{other}/metrics")).unwrap();
+        assert_eq!(answer.status, 200, "{other}");
+        assert!(exporter.log().contains(&format!("message=listening address={other}")), "{}", exporter.log());
+    }
+    assert_eq!(exporter.get("/metrics").unwrap().status, 200);
+    exporter.stop();
+}
+
+/// Starts it as systemd does: sockets from descriptor 3 on, and variables that say so.
+fn activated(engine: &FakeEngine, sockets: usize, listener: &TcpListener) -> Child {
+    let script = format!("exec 3<&0 4<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS={sockets} exec \"$0\" \"$@\"");
+    Command::new("sh")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_docker-state-exporter"), "--web.systemd-socket"])
+        .env("DOCKER_HOST", engine.host())
+        .stdin(Stdio::from(OwnedFd::from(listener.try_clone().unwrap())))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[test]
+fn it_listens_on_the_sockets_of_systemd() {
+    let engine = FakeEngine::start().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/-/ready", listener.local_addr().unwrap());
+    let mut child = activated(&engine, 2, &listener);
+    eventually(Duration::from_secs(20), || match get(&url) {
+        Ok(answer) if answer.status == 200 => Ok(()),
+        Ok(answer) => Err(answer.body),
+        Err(why) => Err(why),
+    });
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+
+    child = activated(&engine, 0, &listener);
+    let output = child.wait_with_output().unwrap();
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{why}");
+    assert!(why.contains("cannot listen on the sockets of systemd: it has passed none"), "{why}");
+    assert!(why.contains("\nhint: "), "{why}");
+}
+
+#[test]
+fn requests_beyond_the_rate_are_told_to_come_back() {
+    let engine = FakeEngine::start().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("web.yaml");
+    std::fs::write(&path, "rate_limit: {interval: 1h, burst: 3}").unwrap();
+    // By the flag that other exporters have for it.
+    let exporter =
+        Setup::new(&engine.host()).argument(&format!("--web.config.file={}", path.display())).start();
+    let statuses: Vec<u16> = (0..5).map(|_| exporter.get("/metrics").unwrap().status).collect();
+    assert_eq!(statuses, [200, 200, 200, 429, 429]);
+    // A prober must not take it for dead.
+    for path in ["/-/healthy", "/-/ready"] {
+        assert_eq!(exporter.get(path).unwrap().status, 200);
+    }
     exporter.stop();
 }

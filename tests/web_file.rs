@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests are tests")]
 
 use std::path::Path;
+use std::time::Duration;
 
-use docker_state_exporter::config::{ClientAuth, Pem, Version, WebFile, from_web_yaml};
+use docker_state_exporter::config::{ClientAuth, Pem, RateLimit, Version, WebFile, from_web_yaml};
 use proptest::prelude::*;
 
 const ALICE: &str = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi";
@@ -63,6 +64,29 @@ basic_auth_users:
 fn a_file_that_says_nothing_asks_for_nothing() {
     for text in ["", "# nothing\n", "tls_server_config: {}\nbasic_auth_users:\nhttp_server_config:\n"] {
         assert_eq!(read(text), Ok((WebFile::default(), Vec::new())), "{text:?}");
+    }
+}
+
+#[test]
+fn a_rate_is_a_duration_of_gos_and_a_burst() {
+    for (text, millis, burst) in [
+        ("interval: 1s, burst: 5", 1000, 5),
+        ("interval: 100ms, burst: 1", 100, 1),
+        ("interval: 1.5s, burst: 2", 1500, 2),
+        ("interval: 1m30s, burst: 2", 90_000, 2),
+        ("interval: 500000us, burst: 2", 500, 2),
+    ] {
+        let (file, _) = read(&format!("rate_limit: {{{text}}}")).unwrap();
+        let expected = RateLimit { interval: Duration::from_millis(millis), burst };
+        assert_eq!(file.rate_limit, Some(expected), "{text}");
+    }
+    // As the toolkit has it, 0 is none.
+    for text in ["interval: 0, burst: 5", "interval: 0s, burst: 5", "burst: 5", ""] {
+        assert_eq!(read(&format!("rate_limit: {{{text}}}")).unwrap().0.rate_limit, None, "{text}");
+    }
+    for text in ["1", "-1s", "1d", "1 s", "s", "one", "1s2", "1month"] {
+        let refused = read(&format!("rate_limit: {{interval: '{text}', burst: 1}}")).unwrap_err();
+        assert!(refused.contains("rate_limit.interval: "), "{text}: {refused}");
     }
 }
 
@@ -133,8 +157,16 @@ fn what_is_wrong_is_told_with_place_and_hint() {
              X-XSS-Protection",
         ),
         (
-            "rate_limit: {burst: 1}".into(),
-            "1:13: rate_limit: requests are not limited by their rate\nhint: web.max_requests limits scrapes",
+            "rate_limit: {interval: 1s}".into(),
+            "1:13: rate_limit: an interval without burst\nhint: add burst: how many requests may come at once",
+        ),
+        (
+            "rate_limit: {interval: 5, burst: 1}".into(),
+            "1:24: rate_limit.interval: not a duration: 5\nhint: a number with a unit, for example 100ms or 1s",
+        ),
+        (
+            "rate_limit: {interval: 1s, burst: 0}".into(),
+            "1:35: rate_limit.burst: no request would ever pass\nhint: 1 or more",
         ),
         (
             "basic_auth_users: [a]".into(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -31,7 +31,7 @@ const END: Duration = Duration::from_secs(6);
 pub struct Exporter {
     driver: Driver,
     readers: Readers,
-    listener: Option<TcpListener>,
+    listeners: Vec<TcpListener>,
     limits: Limits,
 }
 
@@ -43,11 +43,12 @@ impl Exporter {
         let settings = config.clone();
         // It reads files, which may be on a mount that hangs.
         let (driver, readers) = blocking(move || parts(&settings)).await?;
-        let listener = match &config.readers.pull {
-            Some(pull) => Some(web::bind(&pull.host, pull.port).await.map_err(StartError::Bind)?),
-            None => None,
+        let listeners = match &config.readers.pull {
+            Some(pull) => web::listen(pull, &config.web).await.map_err(StartError::Bind)?,
+            None => Vec::new(),
         };
-        Ok(Self { driver, readers, listener, limits: limits(config, open_files) })
+        let limits = limits(config, open_files, listeners.len());
+        Ok(Self { driver, readers, listeners, limits })
     }
 
     /// Finds out whether [`new`](Self::new) would succeed, but for the address to listen on, and says what
@@ -68,17 +69,18 @@ impl Exporter {
         mut reloads: mpsc::Receiver<Config>,
         level: impl Fn(LogLevel),
     ) {
-        let Self { driver, mut readers, listener, limits } = self;
+        let Self { driver, mut readers, listeners, limits } = self;
         let watching = watch(driver, shutdown.clone());
         readers.start(&shutdown);
-        let serving = listener.map(|listener| {
+        let mut serving = JoinSet::new();
+        for listener in listeners {
             if let Ok(address) = listener.local_addr() {
                 let tls = readers.security.as_ref().is_some_and(|security| security.is_encrypted());
                 info!(%address, tls, "listening");
             }
             let (routes, security) = (Arc::clone(&readers.routes), readers.security.clone());
-            tokio::spawn(web::serve(listener, routes, security, limits, shutdown.clone(), DRAIN))
-        });
+            serving.spawn(web::serve(listener, routes, security, limits, shutdown.clone(), DRAIN));
+        }
         loop {
             tokio::select! {
                 biased;
@@ -90,9 +92,7 @@ impl Exporter {
             // None fails: a panic has ended the process.
             let _ = watching.await;
             readers.ended().await;
-            if let Some(serving) = serving {
-                let _ = serving.await;
-            }
+            serving.join_all().await;
         };
         if tokio::time::timeout(END, ended).await.is_err() {
             warn!("something does not end within {END:?}; ending without it");
@@ -100,14 +100,14 @@ impl Exporter {
     }
 }
 
-/// What clients may take, and a word where that is little.
-fn limits(config: &Config, open_files: Option<usize>) -> Limits {
+/// What the clients of each listener may take, and a word where that is little.
+fn limits(config: &Config, open_files: Option<usize>, listeners: usize) -> Limits {
     let wanted = Limits::default();
     let connections = descriptors::for_clients(open_files, wanted.connections, config);
     if connections < wanted.connections {
         warn!(connections, open_files, "the limit of open files leaves room for fewer connections");
     }
-    Limits { connections, ..wanted }
+    Limits { connections: (connections / listeners.max(1)).max(1), ..wanted }
 }
 
 /// Follows the daemon on a thread of its own, so that none of what an event passes on its way to its count has to

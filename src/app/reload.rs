@@ -38,6 +38,8 @@ pub fn plan(running: &Config, read: Config) -> Plan {
         web: Web {
             config_file: running.web.config_file.clone(),
             allowed_hosts: if opens_to_all { &running.web } else { &web }.allowed_hosts.clone(),
+            listen_addresses: running.web.listen_addresses.clone(),
+            systemd_socket: running.web.systemd_socket,
             ..web.clone()
         },
     };
@@ -60,6 +62,8 @@ pub fn plan(running: &Config, read: Config) -> Plan {
             ("events", events != running.events),
             ("web.allowed_hosts (none are left)", opens_to_all),
             ("web.config_file", web.config_file != running.web.config_file),
+            ("web.listen_addresses", web.listen_addresses != running.web.listen_addresses),
+            ("web.systemd_socket", web.systemd_socket != running.web.systemd_socket),
         ]),
         config,
     }
@@ -166,6 +170,8 @@ mod tests {
             ("containers: {labels: {excluded: [a]}}", "containers"),
             ("events: {log: false}", "events"),
             ("web: {config_file: a}", "web.config_file"),
+            ("web: {listen_addresses: [':1']}", "web.listen_addresses"),
+            ("web: {systemd_socket: true}", "web.systemd_socket"),
         ] {
             let plan = plan(&running, read(text));
             assert_eq!(

@@ -37,9 +37,8 @@ pub fn replace(path: &Path, text: &[u8]) -> Result<(), String> {
 fn target(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_symlink() => {
-            let leads_nowhere = |error: io::Error| {
-                io::Error::new(error.kind(), format!("what the link leads to: {error}"))
-            };
+            let leads_nowhere =
+                |error: io::Error| io::Error::new(error.kind(), format!("what the link leads to: {error}"));
             let target = fs::canonicalize(path).map_err(leads_nowhere)?;
             let found = fs::metadata(&target).map_err(leads_nowhere)?;
             Ok((target, Some(found)))

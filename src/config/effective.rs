@@ -15,7 +15,7 @@ use super::model::{
     Docker, Encoding, Events, ExecCommand, Exporter, Filter, Otlp, Periodic, Pull, Readers, Resource,
     Selector, Temporality, Tls, TranslationStrategy, View, ViewStream, Web,
 };
-use super::values::{COMPRESSIONS, TEMPORALITIES};
+use super::values::{COMPRESSIONS, TEMPORALITIES, shown_address};
 use super::views::INSTRUMENT_TYPES;
 
 /// The file's text.
@@ -369,12 +369,22 @@ fn of_events(events: &Events) -> Value {
 }
 
 fn of_web(web: &Web) -> Value {
-    let Web { telemetry_path, cache_period, max_requests, allowed_hosts, config_file } = web;
+    let Web {
+        telemetry_path,
+        cache_period,
+        max_requests,
+        allowed_hosts,
+        listen_addresses,
+        systemd_socket,
+        config_file,
+    } = web;
     Value::Map(vec![
         ("telemetry_path", string(telemetry_path)),
         ("cache_period", millis(*cache_period)),
         ("max_requests", number(*max_requests)),
         ("allowed_hosts", strings(allowed_hosts)),
+        ("listen_addresses", strings(listen_addresses.iter().map(|(host, port)| shown_address(host, *port)))),
+        ("systemd_socket", boolean(*systemd_socket)),
         ("config_file", path(config_file.as_deref())),
     ])
 }

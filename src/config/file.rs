@@ -21,7 +21,8 @@ use super::model::{
 use super::substitution::Environment;
 use super::values::{
     COMPRESSIONS, GRPC_ENDPOINT, HTTP_ENDPOINT, MAX_MILLIS, TEMPORALITIES, allowed_host, attributes, choice,
-    docker_host, endpoint, header_name, header_value, headers, host, log_level, merged, telemetry_path,
+    docker_host, endpoint, header_name, header_value, headers, host, listen_address, log_level, merged,
+    telemetry_path,
 };
 use super::views::{cardinality_limits, exemplar_filter, histogram_aggregation, producers, views};
 use super::yaml::{Kind, Node, Scalar};
@@ -673,6 +674,14 @@ fn web(section: &Section<'_>) -> Web {
         max_requests: count(&section.field("max_requests"), 100_000).unwrap_or(defaults.max_requests),
         allowed_hosts: strings(&section.field("allowed_hosts"), allowed_host)
             .unwrap_or(defaults.allowed_hosts),
+        listen_addresses: section
+            .field("listen_addresses")
+            .items()
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|item| item.parse(listen_address))
+            .collect(),
+        systemd_socket: section.field("systemd_socket").boolean().unwrap_or(defaults.systemd_socket),
         config_file: section.field("config_file").parse(path),
     }
 }

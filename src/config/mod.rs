@@ -28,7 +28,8 @@ pub use error::Error;
 pub(crate) use error::{Invalid, Problem};
 pub use model::*;
 pub use substitution::Environment;
-pub use web_file::{ClientAuth, Pem, ServerTls, Version, WebFile, from_web_yaml};
+pub(crate) use values::shown_address;
+pub use web_file::{ClientAuth, Pem, RateLimit, ServerTls, Version, WebFile, from_web_yaml};
 
 /// The configuration of a file. `name` stands before each error.
 ///

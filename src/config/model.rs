@@ -488,6 +488,10 @@ pub struct Web {
     pub max_requests: usize,
     /// The `Host` headers that are answered, with a port where only that one is; all where there is none.
     pub allowed_hosts: Vec<String>,
+    /// Where else the server listens, beside the pull reader's address.
+    pub listen_addresses: Vec<(String, u16)>,
+    /// Whether it listens on the sockets that systemd has opened, and on no address.
+    pub systemd_socket: bool,
     /// TLS and authentication, in the Prometheus exporter toolkit's format.
     pub config_file: Option<PathBuf>,
 }
@@ -638,6 +642,8 @@ impl Default for Web {
             cache_period: Duration::ZERO,
             max_requests: 40,
             allowed_hosts: Vec::new(),
+            listen_addresses: Vec::new(),
+            systemd_socket: false,
             config_file: None,
         }
     }

@@ -265,6 +265,11 @@ pub(crate) fn listen_address(text: &str) -> Result<(String, u16), Invalid> {
         .map_err(|_| invalid().hint("for example 127.0.0.1:8080, [::1]:8080 or :8080"))
 }
 
+/// An address as [`listen_address`] takes it; the host is without brackets.
+pub(crate) fn shown_address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// The longest path of the exposition. A request's line and headers have a limit too.
 const LONGEST_PATH: usize = 1024;
 

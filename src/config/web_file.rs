@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use rustls::{CipherSuite, NamedGroup};
@@ -23,6 +24,17 @@ pub struct WebFile {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The users with the bcrypt hashes of their passwords; without any, nobody has to say who they are.
     pub users: BTreeMap<String, String>,
+    /// How often requests may come; without it, as often as they like.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// How often requests may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// From one request to the next, in the long run.
+    pub interval: Duration,
+    /// Requests at once.
+    pub burst: u32,
 }
 
 impl WebFile {
@@ -41,7 +53,11 @@ impl WebFile {
             [] => format!("no {what}"),
             names => format!("{what}: {}", names.join(", ")),
         };
-        format!("{tls}; {}; {}", listed("users", &users), listed("headers", &headers))
+        let limit = match self.rate_limit {
+            Some(RateLimit { interval, burst }) => format!("; one request in {interval:?}, {burst} at once"),
+            None => String::new(),
+        };
+        format!("{tls}; {}; {}{limit}", listed("users", &users), listed("headers", &headers))
     }
 }
 
@@ -213,8 +229,8 @@ pub fn from_web_yaml(name: &Path, text: &str) -> Result<(WebFile, Vec<String>), 
         let tls = tls_field.section(|section| tls(section, base)).flatten();
         let users = top.field("basic_auth_users").entries().unwrap_or_default();
         let users = users.into_iter().filter_map(|(name, hash)| user(name, &hash)).collect();
-        top.refuse("rate_limit", "requests are not limited by their rate", "web.max_requests limits scrapes");
-        WebFile { tls, headers, users }
+        let rate_limit = top.field("rate_limit").section(rate_limit).flatten();
+        WebFile { tls, headers, users, rate_limit }
     });
     decoder.finish(file.unwrap_or_default())
 }
@@ -237,6 +253,48 @@ fn http(section: &Section<'_>) -> (Vec<(HeaderName, HeaderValue)>, Option<bool>)
         Some((HeaderName::from_bytes(known.as_bytes()).ok()?, value))
     });
     (headers.collect(), http2)
+}
+
+fn rate_limit(section: &Section<'_>) -> Option<RateLimit> {
+    let (interval_field, burst_field) = (section.field("interval"), section.field("burst"));
+    let interval = interval_field.scalar().and_then(|scalar| match go_duration(&scalar.text) {
+        Some(interval) => Some(interval),
+        None => {
+            interval_field.problem(
+                Invalid::value("not a duration", &scalar.text)
+                    .hint("a number with a unit, for example 100ms or 1s"),
+            );
+            None
+        }
+    });
+    let burst = burst_field.integer(0..=i64::from(u32::MAX)).and_then(|burst| u32::try_from(burst).ok());
+    let interval = interval.filter(|interval| !interval.is_zero())?;
+    match burst {
+        Some(0) => {
+            burst_field.problem(Invalid::new("no request would ever pass").hint("1 or more"));
+            None
+        }
+        Some(burst) => Some(RateLimit { interval, burst }),
+        None if burst_field.is_given() => None,
+        None => {
+            let hint = "add burst: how many requests may come at once";
+            section.whole().problem(Invalid::new("an interval without burst").hint(hint));
+            None
+        }
+    }
+}
+
+/// A duration as Go writes one: `1m30s`, `1.5s`, `0`.
+fn go_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    // Go's units are among those that are read here, and there is no space in what Go takes.
+    let is_gos = |text: &&str| {
+        text.bytes().all(|b| b.is_ascii_digit() || b"nusmh.".contains(&b)) || text.contains('µ')
+    };
+    let duration = Some(text).filter(is_gos)?.parse::<jiff::SignedDuration>().ok()?;
+    Duration::try_from(duration).ok()
 }
 
 fn user(name: &str, field: &Field<'_>) -> Option<(String, String)> {

@@ -16,11 +16,14 @@ mod connections;
 mod hosts;
 mod negotiation;
 mod page;
+mod rate;
 mod security;
 mod server;
+mod sockets;
 mod tls;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
@@ -42,10 +45,12 @@ use self::auth::Access;
 use self::body::{Holding, Parts};
 use self::hosts::AllowedHosts;
 use self::page::View;
+use self::rate::RateLimiter;
 use self::security::Current;
 
 pub use security::{Security, SecurityError};
-pub use server::{BindError, Limits, Routes, bind, serve};
+pub use server::{BindError, Limits, Routes, serve};
+pub use sockets::listen;
 
 /// What requests are answered from.
 #[derive(Clone)]
@@ -123,30 +128,39 @@ async fn only_for(State(hosts): State<Arc<AllowedHosts>>, request: Request, next
 /// Lets pass whom `web.config_file` lets pass, and adds its headers to every answer.
 async fn guard(State(security): State<Arc<Security>>, request: Request, next: Next) -> Response<Body> {
     let current = security.current().await;
-    let access = if is_for_probes(&request) {
-        Access::Allowed
+    let is_probe = is_for_probes(&request);
+    let exceeded = |limiter: &&RateLimiter| !is_probe && !limiter.allows(Instant::now());
+    let mut response = if let Some(limiter) = current.limiter.as_ref().filter(exceeded) {
+        come_back(StatusCode::TOO_MANY_REQUESTS, "too many requests (rate_limit)\n", limiter.retry_after())
     } else {
-        security.access(&current, request.headers()).await
-    };
-    let mut response = match access {
-        Access::Allowed => next.run(request).await,
-        Access::Denied => {
-            let mut response = plain(StatusCode::UNAUTHORIZED, "unauthorized\n");
-            let realm = HeaderValue::from_static("Basic realm=\"docker-state-exporter\", charset=\"UTF-8\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
-            response
-        }
-        Access::Busy => {
-            let mut response =
-                plain(StatusCode::SERVICE_UNAVAILABLE, "too many passwords are being checked; try again\n");
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            response
+        let access =
+            if is_probe { Access::Allowed } else { security.access(&current, request.headers()).await };
+        match access {
+            Access::Allowed => next.run(request).await,
+            Access::Denied => unauthorized(),
+            Access::Busy => {
+                let text = "too many passwords are being checked; try again\n";
+                come_back(StatusCode::SERVICE_UNAVAILABLE, text, 1)
+            }
         }
     };
     let Current { file, .. } = &*current;
     for (name, value) in &file.headers {
         response.headers_mut().insert(name, value.clone());
     }
+    response
+}
+
+fn unauthorized() -> Response<Body> {
+    let mut response = plain(StatusCode::UNAUTHORIZED, "unauthorized\n");
+    let realm = HeaderValue::from_static("Basic realm=\"docker-state-exporter\", charset=\"UTF-8\"");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+    response
+}
+
+fn come_back(status: StatusCode, text: &'static str, seconds: u64) -> Response<Body> {
+    let mut response = plain(status, text);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     response
 }
 

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tracing::{error, info, warn};
 
 use super::auth::{Access, Authenticator};
+use super::rate::RateLimiter;
 use super::tls;
 use crate::config::{Pem, WebFile, from_web_yaml};
 use crate::files;
@@ -38,6 +39,7 @@ pub struct Security {
 pub(super) struct Current {
     pub(super) file: WebFile,
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
+    pub(super) limiter: Option<RateLimiter>,
 }
 
 /// What the files looked like when they were last read.
@@ -194,7 +196,10 @@ fn read(path: &Path) -> (Result<Current, String>, Vec<Stamp>, Vec<String>) {
             let mut all = own;
             all.extend(stamps(named(path, &file).into_iter().skip(1).collect()));
             let tls = file.tls.as_ref().map(tls::server_config).transpose();
-            let current = tls.map(|tls| Current { tls: tls.map(Arc::new), file });
+            let current = tls.map(|tls| {
+                let limiter = file.rate_limit.map(RateLimiter::new);
+                Current { tls: tls.map(Arc::new), limiter, file }
+            });
             (current, all, warnings)
         }
         Err(why) => (Err(why), own, Vec::new()),

@@ -24,6 +24,7 @@ use tracing::{debug, warn};
 use super::Security;
 use super::body::Holding;
 use super::connections::{Connection, Connections};
+use crate::config::shown_address;
 
 /// What clients may take of the server.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +69,12 @@ pub struct BindError {
     error: io::Error,
 }
 
+impl BindError {
+    pub(super) fn new(address: impl Into<String>, error: io::Error) -> Self {
+        Self { address: address.into(), error }
+    }
+}
+
 impl std::fmt::Display for BindError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "cannot listen on {}: {}", self.address, self.error)?;
@@ -83,6 +90,9 @@ impl std::fmt::Display for BindError {
             io::ErrorKind::AddrNotAvailable => {
                 write!(f, "\nhint: this host does not have that address; 0.0.0.0 stands for all that it has")
             }
+            io::ErrorKind::NotFound => {
+                write!(f, "\nhint: have it started by a .socket unit, or leave --web.systemd-socket out")
+            }
             _ => Ok(()),
         }
     }
@@ -95,7 +105,7 @@ impl std::error::Error for BindError {
 }
 
 /// Listens on an address: an empty host stands for every address, of both families where the host has them.
-pub async fn bind(host: &str, port: u16) -> Result<TcpListener, BindError> {
+pub(super) async fn bind(host: &str, port: u16) -> Result<TcpListener, BindError> {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
     let bound = if bare.is_empty() {
         match TcpListener::bind(SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port)).await {
@@ -108,8 +118,7 @@ pub async fn bind(host: &str, port: u16) -> Result<TcpListener, BindError> {
     } else {
         TcpListener::bind((bare, port)).await
     };
-    let address = if bare.contains(':') { format!("[{bare}]:{port}") } else { format!("{bare}:{port}") };
-    bound.map_err(|error| BindError { address, error })
+    bound.map_err(|error| BindError::new(shown_address(bare, port), error))
 }
 
 /// What answers requests, which can change while they come.
