@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests are tests")]
 
+#[path = "documents/commands.rs"]
+mod commands;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

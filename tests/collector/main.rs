@@ -9,7 +9,9 @@ mod support;
 mod translated;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,10 +22,12 @@ use serde_json::{Value, json};
 use process::{Collector, Plan};
 use support::certificates::Authority;
 use support::docker::Docker;
+use support::documented;
 use support::eventually;
-use support::exporter::{Exporter, Setup, push};
+use support::exporter::{Exporter, Setup, get, push};
 use support::exposition::{Exposition, Labels, labels};
 use support::inspect::FAMILIES;
+use support::namespace::{MACHINE, Namespace};
 use translated::{EVENTS, agree, as_many, of_instance};
 
 /// For everything to arrive, with 2,000 containers on a machine that has other things to do.
@@ -736,6 +740,56 @@ fn forwards(file: &str, first_has_prometheus: bool) {
         wait_whole(&engine, &exporter, &collector, "by-grpc");
     }
     exporter.stop();
+}
+
+/// The head of the file and docs/collector.md, in a network where every port is free.
+#[test]
+fn the_documented_commands_work_as_written() {
+    let of = |document: &str| -> Vec<String> {
+        let commands = documented::commands().into_iter().filter(|found| found.document == document);
+        commands.map(|found| found.command).collect()
+    };
+    let head = of("otel-collector.yaml");
+    let document = of("docs/collector.md");
+    let [collector, without_file] = &head[..] else { panic!("{head:?}") };
+    let [same_collector, with_file, look] = &document[..] else { panic!("{document:?}") };
+    assert_eq!(collector, same_collector);
+
+    let engine = FakeEngine::start().unwrap();
+    engine.add(Container::new("web"));
+    let network = Namespace::with_network("dse-documented-", MACHINE);
+    let programs = network.directory();
+    symlink(process::binary(), programs.join("otelcol")).unwrap();
+    symlink(env!("CARGO_BIN_EXE_docker-state-exporter"), programs.join("docker-state-exporter")).unwrap();
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+    let shell = |command: &str| {
+        let mut shell = Command::new("setpriv");
+        shell.args(["--pdeathsig", "KILL", "bash", "-c", command]).current_dir(documented::repository());
+        // The interval is what a user would set who cannot wait.
+        shell.env("PATH", &path).env("DOCKER_HOST", engine.host()).env("OTEL_METRIC_EXPORT_INTERVAL", "1000");
+        shell.stdout(Stdio::null()).stderr(Stdio::null());
+        shell
+    };
+    for exporter in [without_file, with_file] {
+        let mut running = [collector, exporter].map(|command| {
+            let child = shell(&format!("exec env {command}")).spawn().unwrap();
+            eventually(WHOLE, || get("http://localhost:13133").map(drop));
+            child
+        });
+        eventually(WHOLE, || {
+            let output = shell(look).stdout(Stdio::piped()).output().unwrap();
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            if text.contains("container_name=\"web\"") {
+                Ok(())
+            } else {
+                Err(format!("{exporter}: {text:?}"))
+            }
+        });
+        for child in &mut running {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+    }
 }
 
 #[test]

@@ -202,7 +202,8 @@ impl Drop for Collector {
     }
 }
 
-fn binary() -> PathBuf {
+/// The Collector's program.
+pub(crate) fn binary() -> PathBuf {
     match std::env::var_os("OTELCOL") {
         Some(path) if Path::new(&path).is_file() => path.into(),
         Some(path) => panic!("OTELCOL={}: there is no such file", Path::new(&path).display()),

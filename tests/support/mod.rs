@@ -11,6 +11,7 @@
 //! | `image.rs` | images, where there is no registry |
 //! | `podman.rs` | a private Podman with its service, and a recorder of its events |
 //! | `inspect.rs` | what `/metrics` has to say of a container, worked out from `docker inspect` |
+//! | `documented.rs` | the commands that the documents tell users to run |
 //! | `agreement.rs` | whether an exporter agrees with an engine: its containers, and its events |
 //!
 //! The fake engine is a crate of its own, `fake-engine/`.
@@ -21,6 +22,7 @@ pub(crate) mod agreement;
 pub(crate) mod browser;
 pub(crate) mod certificates;
 pub(crate) mod docker;
+pub(crate) mod documented;
 pub(crate) mod exporter;
 pub(crate) mod exposition;
 pub(crate) mod image;
