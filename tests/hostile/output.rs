@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Output;
 
 use fake_engine::{Container, FakeEngine};
-use rustix::fs::{CWD, Mode, mkfifoat};
+use rustix::fs::{CWD, FileType, Mode, makedev, mkfifoat, mknodat};
 
 use crate::program::{program, run};
 
@@ -55,15 +55,17 @@ fn what_is_no_regular_file_is_neither_replaced_nor_written() {
     let in_it = |name: &str| directory.path().join(name);
     mkfifoat(CWD, in_it("fifo"), Mode::RWXU).unwrap();
     fs::create_dir(in_it("directory")).unwrap();
-    symlink("/dev/null", in_it("null")).unwrap();
+    // Not the one of this machine, which would be gone where this fails.
+    mknodat(CWD, in_it("device"), FileType::CharacterDevice, Mode::RWXU, makedev(1, 3)).unwrap();
+    symlink("device", in_it("link")).unwrap();
     symlink("nothing", in_it("dangling")).unwrap();
-    is_refused(&engine, Path::new("/dev/null"), "it is a device, not a regular file\nhint: ");
-    is_refused(&engine, &in_it("null"), "it is a device, not a regular file\nhint: ");
+    is_refused(&engine, &in_it("device"), "it is a device, not a regular file\nhint: ");
+    is_refused(&engine, &in_it("link"), "it is a device, not a regular file\nhint: ");
     is_refused(&engine, &in_it("fifo"), "it is a pipe, not a regular file\nhint: ");
     is_refused(&engine, &in_it("directory"), "it is a directory, not a regular file\nhint: ");
     is_refused(&engine, &in_it("dangling"), "what the link leads to: No such file");
-    assert!(fs::metadata("/dev/null").unwrap().file_type().is_char_device());
+    assert!(fs::metadata(in_it("device")).unwrap().file_type().is_char_device());
     assert!(fs::metadata(in_it("fifo")).unwrap().file_type().is_fifo());
     assert!(fs::symlink_metadata(in_it("dangling")).unwrap().is_symlink());
-    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 4);
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 5);
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fake_engine::{Container, FakeEngine};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::eventually;
 use crate::support::exporter::{Exporter, Setup};
@@ -58,6 +58,15 @@ impl Ssh {
             running if running.is_empty() => Ok(()),
             running => Err(format!("still running: {running:?}")),
         });
+    }
+}
+
+impl Drop for Ssh {
+    fn drop(&mut self) {
+        for pid in self.running() {
+            // It may just have ended.
+            let _ = kill_process(pid.parse().ok().and_then(Pid::from_raw).unwrap(), Signal::KILL);
+        }
     }
 }
 
