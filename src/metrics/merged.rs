@@ -1,5 +1,6 @@
 //! Collecting the streams that are merged: their points, and their instruments.
 
+use std::hash::Hash;
 use std::sync::Arc;
 
 use opentelemetry::KeyValue;
@@ -7,23 +8,47 @@ use opentelemetry::metrics::Meter;
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
 use super::attributes::{of_container, of_event, with_state};
-use super::catalog::{ContainerMetric, ContainerValue, OVERFLOW};
+use super::catalog::{ContainerMetric, ContainerValue, OVERFLOW, STATE_LABEL};
 use super::instruments::{Collection, counter, gauge, room};
 use super::merge::{LastValues, Sums};
-use super::views::{ContainerStream, Streams};
+use super::views::{ContainerStream, Stream as ViewedStream, Streams};
 use crate::config::Encoding;
-use crate::inventory::{Container, Snapshot};
+use crate::inventory::{Container, EventCount, EventLabels, Snapshot, Text};
 
 /// A point of a merged stream.
 pub type Point = (Vec<KeyValue>, i64);
 
-/// What a reader keeps of the merged streams, by the attributes or by what stands for them.
+/// What a reader keeps of the merged streams. `K` is a point's attributes, or what stands for them.
 #[derive(Debug)]
 pub struct Merged<K> {
     /// Of containers.
-    pub containers: Vec<LastValues<K>>,
+    pub containers: Vec<MergedContainers<K>>,
     /// Of events.
-    pub events: Vec<Sums<K>>,
+    pub events: Vec<MergedEvents<K>>,
+}
+
+/// A stream of containers.
+///
+/// One that keeps all attributes has no two points with the same ones. What its points are of tells them apart, and
+/// attributes are made for those only that there are within the limit.
+#[derive(Debug)]
+pub enum MergedContainers<K> {
+    /// By container and state; none is for all beyond the limit.
+    OfEach { values: LastValues<Option<(Text, State)>>, overflow: K },
+    /// By attributes.
+    OfAttributes(LastValues<K>),
+}
+
+/// The state that one of several points of a container is about.
+type State = Option<&'static str>;
+
+/// A stream of events; see [`MergedContainers`].
+#[derive(Debug)]
+pub enum MergedEvents<K> {
+    /// By label set; none is for all beyond the limit.
+    OfEach { sums: Sums<Option<Arc<EventLabels>>>, overflow: K },
+    /// By attributes.
+    OfAttributes(Sums<K>),
 }
 
 /// The attributes of the point that stands for all beyond a stream's limit.
@@ -31,17 +56,109 @@ pub fn overflow() -> Vec<KeyValue> {
     vec![KeyValue::new(OVERFLOW, true)]
 }
 
+impl<K: Clone + Eq + Hash> MergedContainers<K> {
+    fn new(stream: &ViewedStream, overflow: &K) -> Self {
+        match stream.keys {
+            None => Self::OfEach { values: LastValues::new(stream.limit, None), overflow: overflow.clone() },
+            Some(_) => Self::OfAttributes(LastValues::new(stream.limit, overflow.clone())),
+        }
+    }
+
+    /// The points that these containers, in the order of their ids, become: from a container's attributes, and those
+    /// with a state among them.
+    pub fn merge(
+        &mut self,
+        encoding: Encoding,
+        entry: &ContainerMetric,
+        containers: &[Arc<Container>],
+        mut attributes: impl FnMut(&Container) -> K,
+        with_state: impl Fn(&K, &'static str) -> K,
+    ) -> Vec<(K, i64)> {
+        match self {
+            Self::OfAttributes(values) => values.merge(|each| {
+                for container in containers {
+                    let attributes = attributes(container);
+                    each_value(entry, encoding, container, |value, state| match state {
+                        Some(state) => each(&with_state(&attributes, state), value),
+                        None => each(&attributes, value),
+                    });
+                }
+            }),
+            Self::OfEach { values, overflow } => {
+                let points = values.merge(|each| {
+                    for container in containers {
+                        each_value(entry, encoding, container, |value, state| {
+                            each(&Some((Text::clone(&container.id), state)), value);
+                        });
+                    }
+                });
+                let point = |(of, value): (Option<(Text, State)>, i64)| {
+                    let Some((id, state)) = of else { return Some((overflow.clone(), value)) };
+                    let place = containers.binary_search_by(|container| container.id.cmp(&id)).ok()?;
+                    let attributes = attributes(containers.get(place)?);
+                    let attributes = match state {
+                        Some(state) => with_state(&attributes, state),
+                        None => attributes,
+                    };
+                    Some((attributes, value))
+                };
+                points.into_iter().filter_map(point).collect()
+            }
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> MergedEvents<K> {
+    fn new(stream: &ViewedStream, overflow: &K) -> Self {
+        match stream.keys {
+            None => Self::OfEach { sums: Sums::new(stream.limit, None), overflow: overflow.clone() },
+            Some(_) => Self::OfAttributes(Sums::new(stream.limit, overflow.clone())),
+        }
+    }
+
+    /// The points that these events become.
+    pub fn merge(
+        &mut self,
+        events: &[EventCount],
+        mut attributes: impl FnMut(&EventLabels) -> K,
+    ) -> Vec<(K, i64)> {
+        match self {
+            Self::OfAttributes(sums) => sums.merge(|each| {
+                for EventCount { labels, count } in events {
+                    each(labels, &attributes(labels), *count);
+                }
+            }),
+            Self::OfEach { sums, overflow } => {
+                let points = sums.merge(|each| {
+                    for EventCount { labels, count } in events {
+                        each(labels, &Some(Arc::clone(labels)), *count);
+                    }
+                });
+                let point = |(of, value): (Option<Arc<EventLabels>>, i64)| {
+                    (of.map_or_else(|| overflow.clone(), |labels| attributes(&labels)), value)
+                };
+                points.into_iter().map(point).collect()
+            }
+        }
+    }
+
+    /// Goes on from the sums of another stream with the same limit and attributes.
+    pub fn resume(&mut self, before: &Self) {
+        match (self, before) {
+            (Self::OfEach { sums, .. }, Self::OfEach { sums: before, .. }) => sums.resume(before),
+            (Self::OfAttributes(sums), Self::OfAttributes(before)) => sums.resume(before),
+            _ => {}
+        }
+    }
+}
+
 impl Collection {
     /// The merged streams, before the first collection. `overflow` stands for what is beyond a limit.
-    pub fn merged<K: Clone + Eq + std::hash::Hash>(&self, overflow: &K) -> Merged<K> {
+    pub fn merged<K: Clone + Eq + Hash>(&self, overflow: &K) -> Merged<K> {
         let Streams { merged_containers, merged_events, .. } = &self.streams;
-        Merged {
-            containers: merged_containers
-                .iter()
-                .map(|c| LastValues::new(c.stream.limit, overflow.clone()))
-                .collect(),
-            events: merged_events.iter().map(|s| Sums::new(s.limit, overflow.clone())).collect(),
-        }
+        let containers = merged_containers.iter().map(|c| MergedContainers::new(&c.stream, overflow));
+        let events = merged_events.iter().map(|stream| MergedEvents::new(stream, overflow));
+        Merged { containers: containers.collect(), events: events.collect() }
     }
 
     /// The points of the merged streams, containers' first.
@@ -51,30 +168,30 @@ impl Collection {
         for (ContainerStream { entry, stream }, merged) in
             merged_containers.iter().zip(&mut merged.containers)
         {
-            streams.push(merged.merge(|each| {
-                for container in &snapshot.containers.list {
-                    let attributes = of_container(container, matches!(entry.value, ContainerValue::Info));
-                    each_value(entry, self.encoding, container, |value, state| {
-                        let mut attributes = match state {
-                            Some(state) => with_state(&attributes, state),
-                            None => attributes.clone(),
-                        };
-                        attributes.retain(|attribute| stream.keeps(attribute.key.as_str()));
-                        each(&attributes, value);
-                    });
-                }
-            }));
+            let attributes = |container: &Container| {
+                let mut attributes = of_container(container, matches!(entry.value, ContainerValue::Info));
+                attributes.retain(|attribute| stream.keeps(attribute.key.as_str()));
+                attributes
+            };
+            let with_state = |attributes: &Vec<KeyValue>, state| {
+                if stream.keeps(STATE_LABEL) { with_state(attributes, state) } else { attributes.clone() }
+            };
+            let containers = &snapshot.containers.list;
+            streams.push(merged.merge(self.encoding, entry, containers, attributes, with_state));
         }
         for (stream, merged) in merged_events.iter().zip(&mut merged.events) {
-            streams.push(merged.merge(|each| {
-                for event in &snapshot.events.list {
-                    let mut attributes = of_event(&event.labels);
-                    attributes.retain(|attribute| stream.keeps(attribute.key.as_str()));
-                    each(&event.labels, &attributes, event.count);
-                }
+            streams.push(merged.merge(&snapshot.events.list, |labels| {
+                let mut attributes = of_event(labels);
+                attributes.retain(|attribute| stream.keeps(attribute.key.as_str()));
+                attributes
             }));
         }
         streams
+    }
+
+    /// How status and health are written.
+    pub fn encoding(&self) -> Encoding {
+        self.encoding
     }
 
     /// The view that gives each merged stream room for so many points.
@@ -85,16 +202,6 @@ impl Collection {
         let Streams { merged_containers, merged_events, .. } = &self.streams;
         let streams = merged_containers.iter().map(|c| &c.stream).chain(merged_events);
         room(streams.map(|stream| (stream.name.clone(), points)).collect())
-    }
-
-    /// The values of the merged streams' points of a container, each with its state where it is one of several.
-    pub fn each_value(
-        &self,
-        entry: &ContainerMetric,
-        container: &Container,
-        each: impl FnMut(i64, Option<&'static str>),
-    ) {
-        each_value(entry, self.encoding, container, each);
     }
 }
 
@@ -130,5 +237,42 @@ pub fn register_merged(meter: &Meter, collection: &Arc<Collection>) {
         counter(meter, stream, move |observer| {
             collection.each_merged(i, |value, attributes| observer.observe(value.unsigned_abs(), attributes));
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::CONTAINER;
+    use crate::config::{Aggregation, CardinalityLimits};
+    use crate::metrics::views::Rules;
+
+    #[test]
+    fn attributes_are_made_for_the_points_within_the_limit_only() {
+        let limits = CardinalityLimits { default: Some(3), ..CardinalityLimits::default() };
+        let rules = Rules::new(&[], limits, Aggregation::Default);
+        let collection = Collection::new(Encoding::StateSet, &rules);
+        let mut merged: Merged<String> = collection.merged(&"overflow".to_owned());
+        let containers: Vec<_> = (0..100)
+            .map(|number| Arc::new(Container::sample(&format!("{number:064x}"), &format!("c{number}"))))
+            .collect();
+        let mut made = 0;
+        let mut merge = |merged: &mut MergedContainers<String>, containers: &[Arc<Container>]| {
+            let entry = CONTAINER.iter().find(|entry| entry.metric.name == "container.state.status").unwrap();
+            let name = |container: &Container| {
+                made += 1;
+                container.name.to_string()
+            };
+            let with_state = |name: &String, state: &str| format!("{name} {state}");
+            merged.merge(Encoding::StateSet, entry, containers, name, with_state)
+        };
+        let merged = &mut merged.containers[0];
+        let point = |name: &str, value| (name.to_owned(), value);
+        let first = [point("c0 removing", 0), point("c0 dead", 0), point("overflow", 1)];
+        assert_eq!(merge(merged, &containers), first);
+        assert_eq!(merge(merged, &containers), first);
+        let others = [point("c1 removing", 0), point("c1 dead", 0), point("overflow", 1)];
+        assert_eq!(merge(merged, &containers[1..]), others);
+        assert_eq!(made, 3 * 2);
     }
 }

@@ -57,24 +57,23 @@ impl MergedStreams {
         for (i, ((stream, merged), writer)) in
             streams.zip(&mut self.merged.containers).zip(&mut self.writers).enumerate()
         {
-            let mut text = String::new();
-            let points = merged.merge(|each| {
-                for container in containers {
-                    text.clear();
-                    writer.container(&mut text, container);
-                    if let ContainerValue::Info = stream.entry.value {
-                        writer.info(&mut text, container);
-                    }
-                    let without_state = text.len();
-                    collection.each_value(stream.entry, container, |value, state| {
-                        text.truncate(without_state);
-                        if let Some(state) = state.filter(|_| writer.keeps(STATE_LABEL)) {
-                            push_text(&mut text, STATE_LABEL, state);
-                        }
-                        each(&text, value);
-                    });
+            let keeps_state = writer.keeps(STATE_LABEL);
+            let text = |container: &Container| {
+                let mut text = String::new();
+                writer.container(&mut text, container);
+                if let ContainerValue::Info = stream.entry.value {
+                    writer.info(&mut text, container);
                 }
-            });
+                text
+            };
+            let with_state = |text: &String, state| {
+                let mut text = text.clone();
+                if keeps_state {
+                    push_text(&mut text, STATE_LABEL, state);
+                }
+                text
+            };
+            let points = merged.merge(collection.encoding(), stream.entry, containers, text, with_state);
             texts.push(write(collection, collector, lines, i, &points)?);
         }
         Ok(texts)
@@ -91,13 +90,10 @@ impl MergedStreams {
         let containers = collection.streams().merged_containers.len();
         let writers = self.writers.iter_mut().skip(containers);
         for (i, (merged, writer)) in self.merged.events.iter_mut().zip(writers).enumerate() {
-            let mut text = String::new();
-            let points = merged.merge(|each| {
-                for event in events {
-                    text.clear();
-                    writer.event(&mut text, &event.labels);
-                    each(&event.labels, &text, event.count);
-                }
+            let points = merged.merge(events, |labels| {
+                let mut text = String::new();
+                writer.event(&mut text, labels);
+                text
             });
             texts.push(write(collection, collector, lines, containers + i, &points)?);
         }
