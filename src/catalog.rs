@@ -152,7 +152,7 @@ pub const CONTAINER: &[ContainerMetric] = &[
         },
     },
     number("container.state.oomkilled", "", "Whether the container's last run was killed for memory.", |c| {
-        i64::from(c.oom_killed)
+        if c.is_inspected { i64::from(c.oom_killed) } else { -1 }
     }),
     number(
         "container.state.startedat",
@@ -205,9 +205,12 @@ pub const EVENTS: Metric = Metric {
     ],
 };
 
-/// The daemon can be asked and everything is known.
-pub const UP: Metric =
-    gauge("docker.up", "", "1 while the daemon's event stream is open and the inventory complete, else 0.");
+/// The daemon is followed.
+pub const UP: Metric = gauge(
+    "docker.up",
+    "",
+    "1 while the daemon's event stream is open, a list has come, and enough of its containers is known, else 0.",
+);
 /// What is running.
 pub const BUILD_INFO: Metric = Metric {
     labels: &[

@@ -46,7 +46,7 @@ pub enum Command {
     Schema,
     /// Ask a running exporter whether it is well.
     Healthcheck {
-        /// What to ask: `/-/healthy` at the address that the same configuration listens on.
+        /// What to ask: `/-/ready` at the address that the same configuration listens on.
         url: Url,
     },
 }
@@ -408,7 +408,7 @@ fn read(path: &Path) -> Result<String, String> {
     })
 }
 
-/// Where the server that `config` describes says whether it is well.
+/// Where the server that `config` describes says whether it follows its daemon.
 fn health_url(config: &Config) -> Result<Url, Exit> {
     let exit = |message: &str, hint: &str| {
         Exit::of(vec![Problem::of("healthcheck", Invalid::new(message).hint(hint))])
@@ -428,7 +428,7 @@ fn health_url(config: &Config) -> Result<Url, Exit> {
     };
     // Whether the file asks for TLS shows when it is spoken: the server may have read another state of it.
     let scheme = if config.web.config_file.is_some() { "https" } else { "http" };
-    let url = format!("{scheme}://{host}:{}/-/healthy", pull.port);
+    let url = format!("{scheme}://{host}:{}/-/ready", pull.port);
     Url::parse(&url).map_err(|error| exit(&format!("not a URL: {url}"), &error.to_string()))
 }
 

@@ -100,11 +100,11 @@ async fn once(settings: Settings, timeout: Duration, output: Option<PathBuf>) ->
     for warning in &settings.warnings {
         warn!("{warning}");
     }
-    let seen = match once::once(&settings.config, timeout).await {
-        Ok(seen) => seen,
+    let observed = match once::once(&settings.config, timeout).await {
+        Ok(observed) => observed,
         Err(error) => return fail(&error.to_string()),
     };
-    let (text, complete) = (seen.text, seen.complete);
+    let once::Observation { text, trouble } = observed;
     let written = blocking(move || match output {
         Some(path) => match output_file::replace(&path, &text) {
             Ok(()) => ExitCode::SUCCESS,
@@ -113,12 +113,10 @@ async fn once(settings: Settings, timeout: Duration, output: Option<PathBuf>) ->
         None => print(&text),
     });
     let printed = written.await;
-    if complete {
-        return printed;
-    }
+    let Some(trouble) = trouble else { return printed };
     fail(&format!(
-        "{}: the daemon has not told of its containers within {timeout:?}; docker_up is 0\nhint: does it run, and may \
-         this user reach it? --log.level=warn tells more, --timeout gives it longer",
+        "{}: the daemon has not told of its containers within {timeout:?}; docker_up is 0: {trouble}\nhint: does it \
+         run, and may this user reach it? --log.level=warn tells more, --timeout gives it longer",
         settings.config.docker.host
     ))
 }

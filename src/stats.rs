@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The exporter's own numbers.
 #[derive(Default)]
 pub struct Stats {
-    /// Whether the event stream is open and the inventory complete.
-    pub up: Flag,
+    /// Whether the daemon is followed: its event stream is open, a list has come, and enough of it is known.
+    up: Flag,
+    /// Why it is not.
+    trouble: Mutex<Option<Arc<str>>>,
     /// Containers known.
     pub containers: Counter,
     /// Complete lists that were taken over.
@@ -51,6 +53,28 @@ type Exports = (u64, Option<SystemTime>);
 pub type DurationSink = dyn Fn(Duration) + Send + Sync;
 
 impl Stats {
+    /// Whether the daemon is followed. All who say whether all is well ask this.
+    pub fn is_up(&self) -> bool {
+        self.up.get()
+    }
+
+    /// Why the daemon is not followed, where that is known.
+    pub fn trouble(&self) -> Option<Arc<str>> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes that the daemon is followed from now on.
+    pub fn went_up(&self) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.up.set(true);
+    }
+
+    /// Notes that the daemon is not followed, and why.
+    pub fn went_down(&self, why: &str) {
+        self.up.set(false);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.into());
+    }
+
     /// Notes that a complete list was taken over just now.
     pub fn synced(&self, now: SystemTime) {
         *self.last_sync.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
@@ -131,7 +155,7 @@ impl Stats {
 
 impl std::fmt::Debug for Stats {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stats").field("up", &self.up.get()).finish_non_exhaustive()
+        f.debug_struct("Stats").field("up", &self.is_up()).finish_non_exhaustive()
     }
 }
 

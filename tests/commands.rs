@@ -7,7 +7,7 @@ mod support;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use fake_engine::{Container, FakeEngine};
+use fake_engine::{Container, FakeEngine, Fault, Target};
 use support::exposition::{Exposition, labels};
 
 /// Runs the program, with an environment that says nothing to it.
@@ -176,6 +176,22 @@ fn once_without_a_daemon_says_so_in_every_way() {
     let why = text(&output.stderr);
     assert!(why.starts_with(&format!("{host}: the daemon has not told")), "{why}");
     assert!(why.contains("\nhint: "), "{why}");
+}
+
+#[test]
+fn once_is_not_content_with_an_engine_that_tells_nothing_of_its_containers() {
+    let engine = FakeEngine::start().unwrap();
+    engine.populate(5, 0);
+    engine.fault(Target::AnyInspect, Fault::Status(403, "the proxy refuses".into()));
+    let output = run(&["once", "--timeout=3"], &[("DOCKER_HOST", &engine.host())]);
+    assert_eq!(output.status.code(), Some(1));
+    let exposition = Exposition::parse(text(&output.stdout)).unwrap();
+    assert_eq!(exposition.plain("docker_up"), 0.0);
+    let why = text(&output.stderr);
+    assert!(
+        why.contains("5 of 5 containers cannot be inspected: 403 Forbidden: the proxy refuses\nhint: "),
+        "{why}"
+    );
 }
 
 #[test]

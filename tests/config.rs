@@ -1317,18 +1317,18 @@ fn healthcheck_asks_where_the_configuration_listens() {
     let (_directory, path) = file(
         "meter_provider: {readers: [{pull: {exporter: {prometheus/development: {host: '::1', port: 1}}}}]}",
     );
-    assert_eq!(url(&["healthcheck"]).unwrap(), "http://127.0.0.1:8080/-/healthy");
-    assert_eq!(url(&["healthcheck", "-listen-address=:9"]).unwrap(), "http://127.0.0.1:9/-/healthy");
-    assert_eq!(url(&["-listen-address=[::]:9", "healthcheck"]).unwrap(), "http://[::1]:9/-/healthy");
-    assert_eq!(url(&["healthcheck", "-listen-address=exporter:9"]).unwrap(), "http://exporter:9/-/healthy");
-    assert_eq!(url(&["healthcheck", "--config", &path]).unwrap(), "http://[::1]:1/-/healthy");
-    assert_eq!(url(&["--config", &path, "healthcheck"]).unwrap(), "http://[::1]:1/-/healthy");
+    assert_eq!(url(&["healthcheck"]).unwrap(), "http://127.0.0.1:8080/-/ready");
+    assert_eq!(url(&["healthcheck", "-listen-address=:9"]).unwrap(), "http://127.0.0.1:9/-/ready");
+    assert_eq!(url(&["-listen-address=[::]:9", "healthcheck"]).unwrap(), "http://[::1]:9/-/ready");
+    assert_eq!(url(&["healthcheck", "-listen-address=exporter:9"]).unwrap(), "http://exporter:9/-/ready");
+    assert_eq!(url(&["healthcheck", "--config", &path]).unwrap(), "http://[::1]:1/-/ready");
+    assert_eq!(url(&["--config", &path, "healthcheck"]).unwrap(), "http://[::1]:1/-/ready");
     assert_eq!(
         url(&["healthcheck", "-listen-address=:0"]).unwrap_err(),
         "healthcheck: the port is not known\nhint: port 0 lets the system choose; give another one"
     );
     let (_directory, path) = file("web: {config_file: web.yaml}");
-    assert_eq!(url(&["healthcheck", "--config", &path]).unwrap(), "https://127.0.0.1:8080/-/healthy");
+    assert_eq!(url(&["healthcheck", "--config", &path]).unwrap(), "https://127.0.0.1:8080/-/ready");
     let (_directory, path) = file("disabled: true");
     assert_eq!(
         url(&["healthcheck", "--config", &path]).unwrap_err(),

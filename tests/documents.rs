@@ -50,9 +50,9 @@ fn metrics_md() -> String {
         }
     }
     out.push_str(
-        "\nA state that this program does not know is -1, as is a number or time that it cannot read. With \
-         `containers.encoding: state_set` these metrics have a series for each of their states, with the label \
-         `status`: 1 for the present state, 0 for the others.\n\n\
+        "\nA state that this program does not know is -1, as is a number or time that it cannot read, \
+         and all but the state of a container that cannot be inspected. With `containers.encoding: state_set` these \
+         metrics have a series for each of their states, with the label `status`: 1 for the present state, 0 for the others.\n\n\
          ### Labels\n\n\
          | on `/metrics` | in OTLP | value |\n|---|---|---|\n\
          | `id` | `container.id` | `/docker/` and the id on `/metrics`, the bare id in OTLP |\n\

@@ -121,6 +121,7 @@ prop_compose! {
             restart_policy: "no".into(),
             hostname: hostname.into(),
             event_identity: Arc::new(identity),
+            is_inspected: true,
         }
     }
 }

@@ -149,9 +149,9 @@ fn outage(
             0.0 => Ok(()),
             up => Err(format!("docker_up is {up}")),
         });
-        // Ready means that it has known everything once; a pod is not to be restarted for its daemon.
-        for path in ["/-/healthy", "/-/ready"] {
-            assert_eq!(exporter.get(path).unwrap().status, 200, "{path}");
+        // Nothing is to restart it for its daemon; but ready it is only while the daemon is followed.
+        for (path, status) in [("/-/healthy", 200), ("/-/ready", 503)] {
+            assert_eq!(exporter.get(path).unwrap().status, status, "{path}");
         }
         // Nothing to wait for: that nothing is shown all the time is seen in the samples.
         std::thread::sleep(lasts.saturating_sub(lost.elapsed()));

@@ -143,8 +143,8 @@ fn the_page_shows_what_happens_without_a_reload() {
     assert_eq!(browser.complaints(), Vec::<String>::new());
 
     engine.vanish();
-    shows(&browser, "#verdict", "The engine cannot be asked");
-    shows(&browser, "#readers", "cannot be asked");
+    shows(&browser, "#verdict", "The engine is not followed");
+    shows(&browser, "#readers", "not followed: ");
     engine.reopen().unwrap();
     shows(&browser, "#verdict", "3 containers need attention");
     exporter.stop();

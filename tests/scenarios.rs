@@ -277,6 +277,8 @@ fn a_container_that_cannot_be_inspected_costs_only_itself() {
     ];
     let engine = FakeEngine::start().unwrap();
     let web = engine.add(Container::new("web"));
+    // As many that answer: else the engine would not be followed at all.
+    let others = engine.populate(4, 0).len();
     let ids = faults.clone().map(|(name, _)| engine.add(Container::new(name)));
     let scene = Scene::start(&engine, setup(&engine));
     let inspects = engine.count(Endpoint::Inspect) as f64;
@@ -301,22 +303,86 @@ fn a_container_that_cannot_be_inspected_costs_only_itself() {
     }
     assert!(since.elapsed() > Duration::from_millis(STALE_AFTER - 100), "{:?}", since.elapsed());
     let scrape = scene.scrape();
-    assert_eq!((containers(&scrape), scrape.plain("docker_up")), (1, 1.0));
+    assert_eq!((containers(&scrape), scrape.plain("docker_up")), (1 + others, 1.0));
     assert_eq!(scene.inspects("gone"), 1.0);
     assert!(scene.inspects("error") >= 10.0);
-    // Another exporter that finds it like that is ready at once all the same.
+    // Another exporter that finds it like that is ready at once all the same, and shows what the list says.
     let other = Scene::start(&engine, setup(&engine));
-    assert_eq!(containers(&other.scrape()), 1);
+    for (name, _) in &faults[1..] {
+        other.wait_status(BACK, name, PAUSED);
+        let exit_code = gauge(&other.scrape(), "container_state_exitcode", name);
+        assert_eq!(exit_code, Some(-1.0), "what the list does not say is not known: {name}");
+    }
     engine.heal_all();
     for (name, _) in &faults[1..] {
         scene.wait_status(LONG, name, PAUSED);
-        other.wait_status(LONG, name, PAUSED);
+        other.wait(|scrape| is(name, gauge(scrape, "container_state_exitcode", name), 0.0));
     }
     engine.act(&ids[0], "unpause", unpause);
     scene.wait_status(BACK, "gone", RUNNING);
     // Each of them was told of once.
     assert_eq!(scene.logged("could not inspect a container"), 5);
     other.end();
+    scene.end();
+}
+
+#[test]
+fn an_engine_of_which_no_container_can_be_inspected_is_not_followed_and_the_reason_is_told() {
+    let _machine = shared();
+    for (fault, why) in [
+        (Fault::Status(403, "the proxy refuses".into()), "403 Forbidden: the proxy refuses"),
+        (Fault::Status(500, "it broke".into()), "500 Internal Server Error: it broke"),
+        (Fault::Malformed, "cannot be read"),
+        (Fault::Body("<html>".into()), "cannot be read"),
+        (Fault::Hang, "no answer within"),
+    ] {
+        let engine = FakeEngine::start().unwrap();
+        for name in ["web", "db", "cache", "queue"] {
+            engine.add(Container::new(name));
+        }
+        engine.add(Container::new("removed").status("dead"));
+        engine.fault(Target::AnyInspect, fault.clone());
+        let scene = Scene::new(&engine, setup(&engine).spawn());
+        let told = "of 5 containers cannot be inspected";
+        scene.wait_log(told);
+        scene.wait(|scrape| is("dead", gauge(scrape, STATUS, "removed"), 1.0));
+        let scrape = scene.scrape();
+        assert_eq!(scrape.plain("docker_up"), 0.0, "{fault:?}");
+        let ready = scene.exporter.get("/-/ready").unwrap();
+        assert_eq!(ready.status, 503);
+        let page = scene.exporter.get("/-/page.json").unwrap();
+        let page: serde_json::Value = serde_json::from_str(&page.body).unwrap();
+        assert_eq!(page["known"], false);
+        let said = page["parts"][0]["says"].as_str().unwrap();
+        assert!(said.contains(told) && said.contains(why), "{said}");
+        assert_eq!(scene.logged(told), 1, "{}", scene.exporter.log());
+        engine.heal_all();
+        scene.wait(|scrape| is("docker_up", scrape.plain("docker_up"), 1.0));
+        assert_eq!(scene.exporter.get("/-/ready").unwrap().status, 200);
+        // The same while it is followed: each event finds that its container cannot be inspected.
+        engine.fault(Target::AnyInspect, fault);
+        for id in engine.ids() {
+            engine.act(&id, "pause", pause);
+        }
+        scene.wait_log("no longer following the daemon");
+        assert_eq!(scene.scrape().plain("docker_up"), 0.0);
+        engine.heal_all();
+        scene.wait(|scrape| is("docker_up", scrape.plain("docker_up"), 1.0));
+        scene.wait(|scrape| is("web", gauge(scrape, STATUS, "web"), PAUSED));
+        scene.end();
+    }
+}
+
+#[test]
+fn one_odd_container_of_a_thousand_raises_no_alarm() {
+    let _machine = shared();
+    let engine = FakeEngine::start().unwrap();
+    let ids = engine.populate(1_000, 0);
+    engine.fault(Target::Inspect(ids[500].clone()), Fault::Status(500, "it broke".into()));
+    let scene = Scene::start(&engine, setup(&engine));
+    let scrape = scene.scrape();
+    assert_eq!((containers(&scrape), scrape.plain("docker_up")), (1_000, 1.0));
+    assert_eq!(scene.exporter.get("/-/ready").unwrap().status, 200);
     scene.end();
 }
 

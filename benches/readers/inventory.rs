@@ -109,5 +109,6 @@ fn container(number: usize) -> Container {
         restart_policy: "always".into(),
         hostname: id.get(..12).unwrap_or_default().into(),
         event_identity: Arc::new(event_identity),
+        is_inspected: true,
     }
 }

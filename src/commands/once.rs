@@ -15,23 +15,23 @@ use crate::readers::prometheus::PrometheusReader;
 use crate::readers::{self, Observed};
 use crate::stats::Stats;
 
-/// How often it is looked whether the list is whole.
+/// How often it is looked whether enough is known.
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// What was seen.
 #[derive(Debug)]
-pub struct Seen {
+pub struct Observation {
     /// The exposition.
     pub text: Vec<u8>,
-    /// Whether the daemon has told of every container. Else `docker_up` is 0 and no container is shown.
-    pub complete: bool,
+    /// Why `docker_up` is 0, where it is.
+    pub trouble: Option<String>,
 }
 
-/// Follows the daemon until it has told of every container, but not for longer than `timeout`.
+/// Follows the daemon until enough is known of its containers, but not for longer than `timeout`.
 ///
 /// Event counts are left out: nothing is counted by a process that does not stay. So are the process' own numbers,
 /// which node_exporter has under the same names for itself, and refuses a file for.
-pub async fn once(config: &Config, timeout: Duration) -> Result<Seen, StartError> {
+pub async fn once(config: &Config, timeout: Duration) -> Result<Observation, StartError> {
     let mut config = config.clone();
     config.events.start_at_zero.clear();
     let stats = Arc::new(Stats::default());
@@ -49,13 +49,15 @@ pub async fn once(config: &Config, timeout: Duration) -> Result<Seen, StartError
     let shutdown = CancellationToken::new();
     let watching = tokio::spawn(driver.run(shutdown.clone()));
     let deadline = Instant::now() + timeout;
-    while !stats.up.get() && Instant::now() < deadline {
+    while !stats.is_up() && Instant::now() < deadline {
         sleep(PAUSE).await;
     }
-    let complete = stats.up.get();
+    let no_answer = || "no answer yet".to_owned();
+    let trouble =
+        (!stats.is_up()).then(|| stats.trouble().map_or_else(no_answer, |trouble| trouble.to_string()));
     let text = reader.containers_only().map_err(StartError::Reader);
     shutdown.cancel();
     // It does not fail: a panic has ended the process.
     let _ = watching.await;
-    Ok(Seen { text: text?, complete })
+    Ok(Observation { text: text?, trouble })
 }

@@ -12,8 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::fields::{Oddities, Oddity, field, object, only_object, present, read_mended, text};
-use super::list::is_id;
-use super::values::{flag, number, time};
+use super::values::{flag, is_id, number, time};
 use super::vocabulary;
 use crate::config::Filter;
 use crate::inventory::{Container, EventIdentity, Health, LabelPairs, Status, Text};
@@ -31,6 +30,16 @@ pub(super) struct Selection {
 impl Selection {
     pub(super) fn new(labels: Filter, event_labels: Filter) -> Self {
         Self { labels, event_labels, texts: Texts::default() }
+    }
+
+    /// A text that many containers have alike.
+    pub(super) fn shared(&self, text: &str) -> Text {
+        self.texts.get(text)
+    }
+
+    /// Of a container's labels those that become metric labels.
+    pub(super) fn labels(&self, labels: &BTreeMap<String, String>) -> LabelPairs {
+        choose(labels, &self.labels, &self.texts)
     }
 }
 
@@ -180,6 +189,7 @@ fn container(
         event_identity: Arc::new(event_identity(Some(&name), Some(&image), &labels, selection)),
         name,
         image,
+        is_inspected: true,
     })
 }
 

@@ -22,7 +22,7 @@ impl Answers {
 
     /// The ids of a list.
     pub fn list(&self, json: &[u8]) -> Result<Vec<Text>, Error> {
-        let (mut reader, mut odd) = (ListReader::new(), Oddities::default());
+        let (mut reader, mut odd) = (ListReader::new(&self.0), Oddities::default());
         reader.push(&Bytes::copy_from_slice(json), &mut odd)?;
         Ok(reader.finish(&mut odd)?.into_iter().map(|entry| entry.id).collect())
     }

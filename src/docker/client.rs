@@ -106,12 +106,16 @@ impl Client {
     }
 
     /// Lists all containers.
-    pub(super) async fn list(&self, odd: &mut Oddities) -> Result<Vec<ListEntry>, String> {
+    pub(super) async fn list(
+        &self,
+        selection: &Selection,
+        odd: &mut Oddities,
+    ) -> Result<Vec<ListEntry>, String> {
         let unreadable = |error| format!("the list cannot be read: {error}");
         let list = async {
             let answer = ok(self.answer(&list_path()).await?).await?;
             let mut body = Limited::new(answer.into_body(), bounds::LIST);
-            let mut reader = ListReader::new();
+            let mut reader = ListReader::new(selection);
             while let Some(chunk) = chunk(&mut body, bounds::LIST).await? {
                 reader.push(&chunk, odd).map_err(unreadable)?;
             }

@@ -10,8 +10,8 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::dedup::EventDedup;
 use super::event::Event;
-use super::seen::Seen;
 use crate::inventory::Text;
 
 /// The daemon sends the stream's headers before it subscribes, and repeats right after that. A short list can
@@ -25,7 +25,7 @@ const MOST_DOUBLINGS: u32 = 6;
 /// What is known of the events' continuity.
 #[derive(Debug)]
 pub(super) struct Continuity {
-    seen: Seen,
+    seen: EventDedup,
     /// Whether the daemon goes by the clock of this host.
     same_clock: bool,
     /// When events were first asked for.
@@ -76,7 +76,7 @@ enum Proof {
 impl Continuity {
     pub(super) fn new(same_clock: bool) -> Self {
         Self {
-            seen: Seen::default(),
+            seen: EventDedup::default(),
             same_clock,
             first_asked: None,
             listened: false,

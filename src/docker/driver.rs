@@ -51,6 +51,7 @@ pub struct Driver {
     stream: mpsc::Receiver<Input>,
     odd: OddityLog,
     trouble: Trouble,
+    failed_inspects: FewLines,
 }
 
 impl Driver {
@@ -77,6 +78,7 @@ impl Driver {
             stream: mpsc::channel(1).1,
             odd,
             trouble: Trouble::default(),
+            failed_inspects: FewLines::default(),
         })
     }
 
@@ -115,9 +117,10 @@ impl Driver {
             Action::OpenStream { since } => self.open_stream(since),
             Action::List => {
                 let (client, odd) = (self.client.clone(), self.odd.clone());
+                let selection = Arc::clone(&self.selection);
                 self.tasks.spawn(async move {
                     let mut oddities = Oddities::default();
-                    let list = client.list(&mut oddities).await;
+                    let list = client.list(&selection, &mut oddities).await;
                     odd.log("list", oddities);
                     Done::Input(Input::Listed(list))
                 });
@@ -223,15 +226,16 @@ impl Driver {
                 debug!("the event stream is open");
             }
             Note::Up => {
-                stats.up.set(true);
+                stats.went_up();
                 self.trouble = Trouble::default();
                 info!(host = self.config.docker.host, containers = self.writer.len(), "following the daemon");
             }
             Note::Down(why) => {
-                stats.up.set(false);
+                stats.went_down(&why);
                 warn!(host = self.config.docker.host, why, "no longer following the daemon; trying again");
             }
             Note::StillDown(why) => {
+                stats.went_down(&why);
                 if self.trouble.is_worth_a_line(&why, Instant::now()) {
                     warn!(host = self.config.docker.host, why, "cannot follow the daemon; trying again");
                 }
@@ -252,7 +256,7 @@ impl Driver {
             Note::InspectGone => stats.inspects_gone.increment(),
             Note::InspectFailed { id, why, first } => {
                 stats.inspects_error.increment();
-                if first {
+                if first && self.failed_inspects.is_worth_a_line(Instant::now()) {
                     warn!(container = &*id, why, "could not inspect a container; trying again");
                 }
             }
@@ -291,6 +295,26 @@ impl Trouble {
             self.said = Some((why.to_owned(), now));
         }
         worth
+    }
+}
+
+/// Some lines a minute, for what may happen to a thousand containers at once.
+#[derive(Default)]
+struct FewLines {
+    began: Option<Instant>,
+    written: usize,
+}
+
+impl FewLines {
+    const MOST: usize = 10;
+    const EACH: Duration = Duration::from_secs(60);
+
+    fn is_worth_a_line(&mut self, now: Instant) -> bool {
+        if self.began.is_none_or(|began| now >= began + Self::EACH) {
+            (self.began, self.written) = (Some(now), 0);
+        }
+        self.written += 1;
+        self.written <= Self::MOST
     }
 }
 
@@ -415,5 +439,13 @@ mod tests {
         assert!(!said("late: 1", REMINDER + Duration::from_secs(1)));
         assert!(said("late: 2", REMINDER + OTHER_REASON));
         assert!(!said("late: 3", REMINDER + OTHER_REASON));
+    }
+
+    #[test]
+    fn what_happens_to_a_thousand_containers_is_a_few_lines_a_minute() {
+        let (mut few, now) = (FewLines::default(), Instant::now());
+        let mut lines = |at| (0..1000).filter(|_| few.is_worth_a_line(now + at)).count();
+        assert_eq!((lines(Duration::ZERO), lines(FewLines::EACH / 2)), (FewLines::MOST, 0));
+        assert_eq!(lines(FewLines::EACH), FewLines::MOST);
     }
 }

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::answer::{Selection, event_identity, label_map};
 use super::fields::{Oddities, Oddity, field, object, only_object, read_mended, text};
-use super::list::is_id;
+use super::values::is_id;
 use super::values::whole_number;
 use super::vocabulary;
 use crate::config::{Events, ExecCommand};

@@ -1,15 +1,20 @@
 //! The list of containers, read as it comes: each entry by itself, so that none hides another and no more than one
 //! of them is kept.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::Error;
 use serde_json::value::RawValue;
 
+use super::answer::Selection;
 use super::bounds;
 use super::fields::{Oddities, Oddity, field, only_object, read_mended};
 use super::framing::{self, Frame, Framer};
-use crate::inventory::Text;
+use super::summary::RawSummary;
+use super::values::is_id;
+use crate::inventory::{Container, Text};
 
 /// An entry of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,11 +22,14 @@ pub(super) struct ListEntry {
     pub(super) id: Text,
     /// Without its slash; empty where the entry has none.
     pub(super) name: Text,
+    /// What else the list says of it.
+    pub(super) summary: Arc<Container>,
 }
 
 /// Reads a list chunk by chunk.
 #[derive(Debug)]
-pub(super) struct ListReader {
+pub(super) struct ListReader<'s> {
+    selection: &'s Selection,
     framer: Framer,
     frames: Vec<Frame>,
     entries: Vec<ListEntry>,
@@ -29,9 +37,10 @@ pub(super) struct ListReader {
     count: usize,
 }
 
-impl ListReader {
-    pub(super) fn new() -> Self {
-        Self { framer: Framer::new(&framing::LIST), frames: Vec::new(), entries: Vec::new(), count: 0 }
+impl<'s> ListReader<'s> {
+    pub(super) fn new(selection: &'s Selection) -> Self {
+        let framer = Framer::new(&framing::LIST);
+        Self { selection, framer, frames: Vec::new(), entries: Vec::new(), count: 0 }
     }
 
     /// Only a list without end is an error.
@@ -60,7 +69,7 @@ impl ListReader {
         self.count += self.frames.len();
         for frame in self.frames.drain(..) {
             match frame {
-                Frame::Object(json) => self.entries.extend(entry(&json, odd)),
+                Frame::Object(json) => self.entries.extend(entry(&json, self.selection, odd)),
                 Frame::Broken(json) => odd.push(Oddity::new("list entry", &String::from_utf8_lossy(&json))),
                 Frame::TooLong => odd.push(Oddity::new("list entry", "longer than an entry can be")),
             }
@@ -72,7 +81,7 @@ impl ListReader {
     }
 }
 
-fn entry(json: &[u8], odd: &mut Oddities) -> Option<ListEntry> {
+fn entry(json: &[u8], selection: &Selection, odd: &mut Oddities) -> Option<ListEntry> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Raw<'a> {
@@ -90,7 +99,9 @@ fn entry(json: &[u8], odd: &mut Oddities) -> Option<ListEntry> {
         // A container has one name and, of old, one more for each link to it: those hold another slash.
         let names: Vec<String> = field(raw.names, "Names", odd).unwrap_or_default();
         let own = names.iter().map(|n| n.strip_prefix('/').unwrap_or(n)).find(|n| !n.contains('/'));
-        Ok::<_, serde_json::Error>(Some(ListEntry { id: id.into(), name: own.unwrap_or_default().into() }))
+        let (id, name): (Text, Text) = (id.into(), own.unwrap_or_default().into());
+        let summary = Arc::new(only_object::<RawSummary<'_>>(json)?.read(&id, &name, selection));
+        Ok::<_, serde_json::Error>(Some(ListEntry { id, name, summary }))
     };
     read_mended(json, odd, read).unwrap_or_else(|_| {
         odd.push(Oddity::new("list entry", &String::from_utf8_lossy(json)));
@@ -98,17 +109,18 @@ fn entry(json: &[u8], odd: &mut Oddities) -> Option<ListEntry> {
     })
 }
 
-/// Whether this can be a container's id, and so a part of a path.
-pub(super) fn is_id(id: &str) -> bool {
-    !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Filter;
+
+    fn selection() -> Selection {
+        Selection::new(Filter::all(), Filter::none())
+    }
 
     fn read(body: &[u8]) -> (Result<Vec<ListEntry>, serde_json::Error>, Oddities) {
-        let (mut reader, mut odd) = (ListReader::new(), Oddities::default());
+        let (selection, mut odd) = (selection(), Oddities::default());
+        let mut reader = ListReader::new(&selection);
         let pushed = reader.push(&Bytes::copy_from_slice(body), &mut odd);
         let list = pushed.and_then(|()| reader.finish(&mut odd));
         (list, odd)
@@ -123,13 +135,9 @@ mod tests {
         let body = r#"[{"Id":"a1","Names":["/web/db","/own"],"State":"levitating"},7,{"Id":"../x"},{"Names":[]},
             {"Id":"b2","Names":null}]"#;
         let (entries, odd) = read(body.as_bytes());
-        assert_eq!(
-            entries.unwrap(),
-            [
-                ListEntry { id: "a1".into(), name: "own".into() },
-                ListEntry { id: "b2".into(), name: "".into() },
-            ]
-        );
+        let entries = entries.unwrap();
+        let names: Vec<_> = entries.iter().map(|entry| (&*entry.id, &*entry.name)).collect();
+        assert_eq!(names, [("a1", "own"), ("b2", "")]);
         assert_eq!(odd.count(), 3);
     }
 
@@ -178,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_list_without_end_is_given_up() {
-        let (mut reader, mut odd) = (ListReader::new(), Oddities::default());
+        let (selection, mut odd) = (selection(), Oddities::default());
+        let mut reader = ListReader::new(&selection);
         reader.push(&Bytes::from_static(b"["), &mut odd).unwrap();
         let many = Bytes::from(r#"{"Id":"a1"},7,"#.repeat(500));
         let given_up = (0..=bounds::LIST_ENTRIES / 1000).find(|_| reader.push(&many, &mut odd).is_err());

@@ -39,7 +39,8 @@ fn frames(framing: &'static Framing, chunks: impl IntoIterator<Item = Vec<u8>>) 
 }
 
 fn list(chunks: impl IntoIterator<Item = Vec<u8>>) -> Result<Vec<String>, String> {
-    let (mut reader, mut odd) = (ListReader::new(), Oddities::default());
+    let (selection, mut odd) = (selection(), Oddities::default());
+    let mut reader = ListReader::new(&selection);
     for chunk in chunks {
         reader.push(&chunk.into(), &mut odd).map_err(|error| error.to_string())?;
     }

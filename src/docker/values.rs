@@ -1,4 +1,4 @@
-//! Numbers and times, in whatever form engines and what stands before them write them.
+//! Numbers, times and ids, in whatever form engines and what stands before them write them.
 
 use jiff::civil::{DateTime, Time, date};
 use jiff::fmt::temporal::Pieces;
@@ -115,6 +115,11 @@ fn parse_decimal(written: &str) -> Option<(i128, bool)> {
         number = kept.parse::<i128>().ok()? * 10_i128.pow(u32::try_from(zeros.max(0)).ok()?);
     }
     Some((if negative { -number } else { number }, lost.bytes().all(|digit| digit == b'0')))
+}
+
+/// Whether this can be a container's id, and so a part of a path.
+pub(super) fn is_id(id: &str) -> bool {
+    !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
 #[cfg(test)]

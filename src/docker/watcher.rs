@@ -21,8 +21,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::continuity::Continuity;
+use super::coverage::{Coverage, Known};
+use super::delayed::DelayedInspects;
 use super::event::{Effect, Event};
-use super::later::Later;
 use super::list::ListEntry;
 use crate::config::{self, Filter};
 use crate::inventory::{Container, EventLabels, Text};
@@ -82,7 +83,8 @@ pub(super) enum Action {
 /// A change of the inventory.
 #[derive(Debug, PartialEq)]
 pub(super) enum Change {
-    /// These are all containers there are, with what was known before of those to keep.
+    /// These are all containers there are, those that could not be inspected as the list has them. Of those to
+    /// keep, what was known before stays.
     Replace { containers: Vec<Arc<Container>>, keep: Vec<Text> },
     /// This container is now so.
     Upsert(Arc<Container>),
@@ -101,7 +103,7 @@ pub(super) enum Change {
 pub(super) enum Note {
     /// The event stream is open.
     StreamOpened,
-    /// Everything is known, and the stream is open.
+    /// The daemon is followed: the stream is open, a list has come, and enough of it is known.
     Up,
     /// It no longer is.
     Down(String),
@@ -176,10 +178,15 @@ pub(super) struct Watcher {
     /// Since when each container that is being inspected has given no answer.
     unanswered: BTreeSet<(Instant, Text)>,
     /// Containers whose events came before what they tell of.
-    later: Later,
+    delayed: DelayedInspects,
     sync: Option<Sync>,
-    /// When each container that is known was last started and finished.
-    known: HashMap<Text, Run>,
+    /// What of the containers is known, and whether it is enough.
+    coverage: Coverage,
+    /// When the last whole list was taken over, and why those after it failed.
+    listed_at: Instant,
+    list_failure: Option<String>,
+    /// Whether the daemon is followed: the stream is open, a list has come, and enough of it is known.
+    is_up: bool,
     continuity: Continuity,
     /// The last sign of life.
     alive_at: Instant,
@@ -204,12 +211,9 @@ enum Phase {
     Opening,
     /// The stream is open; the first list since is under way, and the inventory is as it was before.
     Syncing,
-    /// The stream is open, the inventory complete. At that time it is checked by another list.
+    /// The stream is open, a whole list was taken over. At that time it is checked by another.
     Following { next_sync: Instant },
 }
-
-/// What only events change: when a container was started and when it finished.
-type Run = (i64, i64);
 
 /// What is to be done for a container.
 #[derive(Debug, Default)]
@@ -225,6 +229,10 @@ struct Track {
     retry_at: Option<Instant>,
     /// Since when it has given no answer.
     asked_at: Option<Instant>,
+    /// When an event last told of it.
+    marked_at: Option<Instant>,
+    /// What a list that began after that event says of it.
+    listed: Option<Arc<Container>>,
 }
 
 /// Where a container waits to be inspected.
@@ -248,12 +256,12 @@ struct Mark {
 struct Sync {
     began: Instant,
     listed: bool,
-    /// Listed, and not yet inspected.
-    pending: HashSet<Text>,
+    /// Listed, and not yet inspected; as the list has them.
+    pending: HashMap<Text, Arc<Container>>,
     /// Inspected.
     found: HashMap<Text, Arc<Container>>,
-    /// Could not be inspected.
-    failed: HashSet<Text>,
+    /// Could not be inspected; as the list has them.
+    failed: HashMap<Text, Arc<Container>>,
     /// Destroyed since the list was asked for, so that it may still name them.
     gone: HashSet<Text>,
     /// The last event as the list was asked for.
@@ -272,9 +280,12 @@ impl Watcher {
             under_way: HashMap::new(),
             retries: BTreeSet::new(),
             unanswered: BTreeSet::new(),
-            later: Later::default(),
+            delayed: DelayedInspects::default(),
             sync: None,
-            known: HashMap::new(),
+            coverage: Coverage::default(),
+            listed_at: now,
+            list_failure: None,
+            is_up: false,
             continuity: Continuity::new(settings.same_clock),
             alive_at: now,
             lost_at: Some(now),
@@ -307,7 +318,7 @@ impl Watcher {
                 if let Some((at, _)) = self.retries.first() {
                     earlier(*at);
                 }
-                if let Some(at) = self.later.deadline() {
+                if let Some(at) = self.delayed.deadline() {
                     earlier(at);
                 }
                 if let Some((at, _)) = self.unanswered.first() {
@@ -377,6 +388,7 @@ impl Watcher {
         }
         self.what_is_due(now, out);
         self.finish_sync_if_whole(now, out);
+        self.judge_coverage(now, out);
         self.start_inspects(now, out);
     }
 
@@ -417,15 +429,14 @@ impl Watcher {
                     Self::queue(&mut self.urgent, Queued::Urgent, &self.under_way, track, &id);
                 }
             }
-            while let Some(id) = self.later.due(now) {
+            while let Some(id) = self.delayed.due(now) {
                 self.mark(&id, None);
             }
             while let Some((asked_at, _)) = self.unanswered.first()
                 && *asked_at + self.settings.docker.stale_after <= now
                 && let Some((_, id)) = self.unanswered.pop_first()
             {
-                // Whatever is known of it may have been wrong for too long.
-                self.hide(&id, out);
+                self.expire(&id, out);
             }
             if self.laggards_given_up_at().is_some_and(|at| at <= now)
                 && let Some(sync) = &mut self.sync
@@ -475,9 +486,9 @@ impl Watcher {
         self.sync = Some(Sync {
             began: now,
             listed: false,
-            pending: HashSet::new(),
+            pending: HashMap::new(),
             found: HashMap::new(),
-            failed: HashSet::new(),
+            failed: HashMap::new(),
             gone: HashSet::new(),
             latest: self.continuity.latest(),
         });
@@ -496,7 +507,7 @@ impl Watcher {
         match event.effect() {
             Effect::Nothing => {}
             Effect::Gone => {
-                let was_known = self.known.contains_key(&event.actor);
+                let was_known = self.coverage.get(&event.actor).is_some();
                 self.gone(&event.actor, out);
                 if let Some(time) = event.time.filter(|_| was_known) {
                     out.push(Action::Note(Note::Applied(time)));
@@ -506,7 +517,7 @@ impl Watcher {
             Effect::Changed if of_interest || event.base_action() == "rename" => {
                 self.mark(&event.actor, event.time);
             }
-            Effect::ChangedSoon if of_interest => self.later.note(self.now, &event.actor),
+            Effect::ChangedSoon if of_interest => self.delayed.note(self.now, &event.actor),
             Effect::Changed | Effect::ChangedSoon => {}
         }
         out.push(Action::Note(Note::Event(event)));
@@ -516,6 +527,13 @@ impl Watcher {
     fn mark(&mut self, id: &Text, event_time: Option<SystemTime>) {
         let track = self.tracks.entry(Text::clone(id)).or_default();
         track.mark.get_or_insert(Mark { event_time });
+        track.marked_at = Some(self.now);
+        let has_expired = track.asked_at.is_some_and(|at| !self.unanswered.contains(&(at, Text::clone(id))));
+        if track.listed.take().is_some() && has_expired {
+            // What the list says of it was true up to this event, and expires as anything else does.
+            track.asked_at = Some(self.now);
+            self.unanswered.insert((self.now, Text::clone(id)));
+        }
         Self::queue(&mut self.urgent, Queued::Urgent, &self.under_way, track, id);
     }
 
@@ -527,7 +545,7 @@ impl Watcher {
             sync.failed.remove(id);
             sync.gone.insert(Text::clone(id));
         }
-        self.later.forget(id);
+        self.delayed.forget(id);
         if self.under_way.contains_key(id) {
             let track = self.tracks.entry(Text::clone(id)).or_default();
             track.gone = true;
@@ -539,12 +557,23 @@ impl Watcher {
     }
 
     fn show(&mut self, container: Arc<Container>, out: &mut Vec<Action>) {
-        self.known.insert(Text::clone(&container.id), run(&container));
+        self.coverage.inspected(&container);
         out.push(Action::Change(Change::Upsert(container)));
     }
 
+    /// What an inspect has said of the container may have been wrong for too long. What is true of it is what a
+    /// list has said since, or nothing.
+    fn expire(&mut self, id: &Text, out: &mut Vec<Action>) {
+        self.coverage.expire(id);
+        let listed = self.tracks.get(id).and_then(|track| track.listed.clone());
+        out.push(Action::Change(match listed {
+            Some(container) => Change::Upsert(container),
+            None => Change::Remove(Text::clone(id)),
+        }));
+    }
+
     fn hide(&mut self, id: &Text, out: &mut Vec<Action>) {
-        self.known.remove(id);
+        self.coverage.forget(id);
         out.push(Action::Change(Change::Remove(Text::clone(id))));
     }
 
@@ -558,7 +587,7 @@ impl Watcher {
             if !of_interest || sync.gone.contains(&entry.id) || sync.found.contains_key(&entry.id) {
                 continue;
             }
-            sync.pending.insert(Text::clone(&entry.id));
+            sync.pending.insert(Text::clone(&entry.id), entry.summary);
             let track = self.tracks.entry(Text::clone(&entry.id)).or_default();
             Self::queue(&mut self.routine, Queued::Routine, &self.under_way, track, &entry.id);
         }
@@ -566,6 +595,7 @@ impl Watcher {
 
     fn list_failed(&mut self, now: Instant, why: String, out: &mut Vec<Action>) {
         out.push(Action::Note(Note::SyncFailed(why.clone())));
+        self.list_failure = Some(why.clone());
         if let Phase::Following { next_sync } = &mut self.phase {
             // The stream goes on telling what happens. Whether the daemon is there, the ping says.
             self.sync = None;
@@ -600,8 +630,8 @@ impl Watcher {
             }
             Outcome::Failed(why) => {
                 let first = track.failures == 0;
-                out.push(Action::Note(Note::InspectFailed { id: Text::clone(id), why, first }));
-                self.inspect_failed(now, id, answered);
+                out.push(Action::Note(Note::InspectFailed { id: Text::clone(id), why: why.clone(), first }));
+                self.inspect_failed(now, id, answered, why);
             }
         }
         self.settle(id);
@@ -611,6 +641,7 @@ impl Watcher {
     fn answered(&mut self, id: &Text) {
         if let Some(track) = self.tracks.get_mut(id) {
             track.failures = 0;
+            track.listed = None;
             if let Some(asked_at) = track.asked_at.take() {
                 self.unanswered.remove(&(asked_at, Text::clone(id)));
             }
@@ -639,15 +670,18 @@ impl Watcher {
         if let Some(sync) = &mut self.sync {
             // An inspect that began before the list may be older than what the list is to check.
             if began >= sync.began {
-                for_list = sync.pending.remove(&id) | sync.failed.remove(&id);
+                let (was_pending, had_failed) = (sync.pending.remove(&id), sync.failed.remove(&id));
+                for_list = was_pending.or(had_failed).is_some();
                 sync.found.insert(Text::clone(&id), Arc::clone(&container));
-            } else if sync.pending.contains(&id)
+            } else if sync.pending.contains_key(&id)
                 && let Some(track) = self.tracks.get_mut(&id)
             {
                 Self::queue(&mut self.routine, Queued::Routine, &self.under_way, track, &id);
             }
         }
-        if untold && for_list && self.is_following() && self.known.get(&id) != Some(&run(&container)) {
+        let is_as_known =
+            self.coverage.get(&id).is_some_and(|known| known.is_same_run(&Known::of(&container)));
+        if untold && for_list && self.is_following() && !is_as_known {
             self.continuity.suspect(&id);
         }
         // What only the list asked for is put in place with the whole list.
@@ -661,17 +695,18 @@ impl Watcher {
 
     /// The container is tried again, less and less often. What is known of it stays until it is as old as the
     /// daemon's own silence may get.
-    fn inspect_failed(&mut self, now: Instant, id: &Text, answered: Option<Mark>) {
+    fn inspect_failed(&mut self, now: Instant, id: &Text, answered: Option<Mark>, why: String) {
         if let Some(sync) = &mut self.sync
-            && sync.pending.remove(id)
+            && let Some(summary) = sync.pending.remove(id)
         {
-            sync.failed.insert(Text::clone(id));
+            sync.failed.insert(Text::clone(id), summary);
         }
         let Some(track) = self.tracks.get_mut(id) else { return };
         track.mark = answered.or(track.mark);
         let at = now + Self::doubled(FIRST_RETRY, track.failures, LONGEST_RETRY);
         track.failures = track.failures.saturating_add(1);
         track.retry_at = Some(at);
+        self.coverage.failed(id, track.failures, why);
         self.retries.insert((at, Text::clone(id)));
     }
 
@@ -705,35 +740,82 @@ impl Watcher {
             return None;
         }
         let began: Option<Vec<Instant>> =
-            sync.pending.iter().map(|id| self.under_way.get(id).copied()).collect();
+            sync.pending.keys().map(|id| self.under_way.get(id).copied()).collect();
         began?.into_iter().max().map(|began| began + LAGGARD)
     }
 
     fn finish_sync_if_whole(&mut self, now: Instant, out: &mut Vec<Action>) {
         let Some(sync) = self.sync.take_if(|sync| sync.listed && sync.pending.is_empty()) else { return };
-        let before = std::mem::take(&mut self.known);
-        self.known = sync.found.iter().map(|(id, container)| (Text::clone(id), run(container))).collect();
-        let kept = sync.failed.iter().filter_map(|id| Some((Text::clone(id), *before.get(id)?)));
-        self.known.extend(kept);
         let first = !self.is_following();
+        let (mut listed, mut keep) = (Vec::new(), Vec::new());
+        let missing = self.coverage.listed(|id| sync.found.contains_key(id) || sync.failed.contains_key(id));
         if !first {
-            for id in before.keys().filter(|id| !self.known.contains_key(*id)) {
+            for id in &missing {
                 self.continuity.suspect(id);
             }
         }
+        for (id, summary) in sync.failed {
+            let track = self.tracks.entry(Text::clone(&id)).or_default();
+            if self.coverage.get(&id).is_none() {
+                self.coverage.expire(&id);
+            }
+            // An event that has come since may tell of something newer.
+            if track.marked_at.is_none_or(|at| at < sync.began) {
+                track.listed = Some(Arc::clone(&summary));
+                listed.push(summary);
+            } else {
+                keep.push(id);
+            }
+        }
         self.continuity.listed(now, first, sync.latest);
-        let containers: Vec<_> = sync.found.into_values().collect();
+        let mut containers: Vec<_> = sync.found.into_values().collect();
+        for container in &containers {
+            self.coverage.inspected(container);
+        }
         let count = containers.len();
-        out.push(Action::Change(Change::Replace { containers, keep: sync.failed.into_iter().collect() }));
+        containers.extend(listed);
+        out.push(Action::Change(Change::Replace { containers, keep }));
         out.push(Action::Note(Note::Synced { containers: count }));
+        (self.listed_at, self.list_failure) = (now, None);
         self.phase = Phase::Following { next_sync: now + self.settings.docker.resync_interval };
         if first {
             // Only now, not at the connect: a daemon that accepts and then fails must not be hammered.
             self.failures = 0;
             self.lost_at = None;
             self.withheld = false;
-            out.push(Action::Note(Note::Up));
         }
+        if let Some(why) = self.what_is_missing(now).filter(|_| !self.is_up) {
+            out.push(Action::Note(Note::StillDown(why)));
+        }
+    }
+
+    /// Says whether the daemon is followed, when that has changed.
+    fn judge_coverage(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if !self.is_following() {
+            return;
+        }
+        match self.what_is_missing(now) {
+            None if !self.is_up => {
+                self.is_up = true;
+                out.push(Action::Note(Note::Up));
+            }
+            Some(why) if self.is_up => {
+                self.is_up = false;
+                out.push(Action::Note(Note::Down(why)));
+            }
+            _ => {}
+        }
+    }
+
+    /// Why the daemon is not followed although its stream is open and a list has come.
+    fn what_is_missing(&self, now: Instant) -> Option<String> {
+        if !self.coverage.is_enough() {
+            return Some(self.coverage.shortfall());
+        }
+        let config::Docker { resync_interval, stale_after, .. } = self.settings.docker;
+        let overdue = now >= self.listed_at + resync_interval + stale_after;
+        let why = self.list_failure.as_ref().filter(|_| overdue)?;
+        Some(format!("no list for {:?}: {why}", now - self.listed_at))
     }
 
     /// Back to waiting. What is known is kept, and shown until it is stale.
@@ -750,15 +832,12 @@ impl Watcher {
         self.under_way.clear();
         self.retries.clear();
         self.unanswered.clear();
-        self.later.clear();
+        self.delayed.clear();
         self.sync = None;
         self.ping_under_way = false;
-        if self.lost_at.is_none() {
-            self.lost_at = Some(self.alive_at);
-            out.push(Action::Note(Note::Down(why)));
-        } else {
-            out.push(Action::Note(Note::StillDown(why)));
-        }
+        self.lost_at.get_or_insert(self.alive_at);
+        let was_up = std::mem::take(&mut self.is_up);
+        out.push(Action::Note(if was_up { Note::Down(why) } else { Note::StillDown(why) }));
         let longest = Self::doubled(FIRST_BACKOFF, self.failures, self.settings.longest_backoff);
         self.failures = self.failures.saturating_add(1);
         // Jittered, so that many exporters of one daemon do not come back in step.
@@ -836,10 +915,6 @@ impl Watcher {
     fn doubled(first: Duration, times: u32, longest: Duration) -> Duration {
         first.saturating_mul(1u32.checked_shl(times).unwrap_or(u32::MAX)).min(longest)
     }
-}
-
-fn run(container: &Container) -> Run {
-    (container.started_at, container.finished_at)
 }
 
 #[cfg(test)]

@@ -48,6 +48,16 @@ pub struct Container {
     pub hostname: Text,
     /// What the container's events are labelled with.
     pub event_identity: Arc<EventIdentity>,
+    /// Whether this is what an inspect says. Else it is what the list says, and the rest is -1 or empty.
+    pub is_inspected: bool,
+}
+
+impl Container {
+    /// Whether this was inspected, and the list, which has `listed` of the same container, does not contradict it.
+    pub fn agrees_with(&self, listed: &Self) -> bool {
+        let is_same_state = self.status == listed.status || listed.status == Status::Unknown;
+        self.is_inspected && is_same_state && (self.name == listed.name || listed.name.is_empty())
+    }
 }
 
 /// What an event carries because of the container that it is about.
@@ -159,6 +169,7 @@ impl Container {
             restart_policy: "no".into(),
             hostname: "host".into(),
             event_identity: Arc::default(),
+            is_inspected: true,
         }
     }
 

@@ -84,8 +84,9 @@ struct State {
 }
 
 impl Writer {
-    /// Puts a whole list in the place of everything that is known, and shows it. What is known of the
-    /// containers in `keep` stays as it is.
+    /// Puts a whole list in the place of everything that is known, and shows it. What is known of the containers
+    /// in `keep` stays as it is. What is known of one that could not be inspected stays as long as the list does
+    /// not contradict it.
     pub fn replace(&self, containers: Vec<Arc<Container>>, keep: &[Text]) {
         let mut fresh: BTreeMap<Text, Arc<Container>> =
             containers.into_iter().map(|c| (Arc::clone(&c.id), c)).collect();
@@ -97,7 +98,9 @@ impl Writer {
         }
         // What has not changed stays the same object: readers keep what they have made of it.
         for (id, container) in &mut fresh {
-            if let Some(known) = state.containers.get(id).filter(|known| *known == container) {
+            if let Some(known) = state.containers.get(id).filter(|known| {
+                *known == container || !container.is_inspected && known.agrees_with(container)
+            }) {
                 *container = Arc::clone(known);
             }
         }

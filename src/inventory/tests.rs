@@ -363,3 +363,15 @@ fn an_action_without_end_is_cut() {
     let [only] = &snapshot.events.list[..] else { panic!("{:?}", snapshot.events.list.len()) };
     assert_eq!((only.count, only.labels.event.len()), (2, 1024 + "…".len()));
 }
+
+#[test]
+fn what_could_not_be_inspected_stays_as_it_is_known_unless_the_list_contradicts_it() {
+    let (writer, reader) = inventory();
+    let listed =
+        |status| Arc::new(Container { status, is_inspected: false, ..Container::sample("a", "web") });
+    writer.replace(vec![container("a", "web")], &[]);
+    writer.replace(vec![listed(Status::Running)], &[]);
+    assert!(reader.snapshot().containers.list[0].is_inspected);
+    writer.replace(vec![listed(Status::Dead)], &[]);
+    assert_eq!(reader.snapshot().containers.list[0].status, Status::Dead);
+}

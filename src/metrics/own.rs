@@ -114,7 +114,7 @@ fn register_stats(registrar: &Registrar<'_>, stats: &Arc<Stats>) -> Arc<Duration
     });
     stats.on_event_apply(Arc::downgrade(&sink));
     let s = Arc::clone(stats);
-    gauge(registrar, &catalog::UP, move |o| o.observe(f64::from(u8::from(s.up.get())), &[]));
+    gauge(registrar, &catalog::UP, move |o| o.observe(f64::from(u8::from(s.is_up())), &[]));
     sink
 }
 

@@ -5,7 +5,7 @@
 //! | `/metrics` (`web.telemetry_path`) | the exposition, gzip when asked for; 503 beyond `web.max_requests` |
 //! | `/` | the page, with `/-/page.css`, `/-/page.js` and what it shows, `/-/page.json` |
 //! | `/-/healthy` | 200 while the process serves |
-//! | `/-/ready` | 200 once a whole list has been taken, 503 before |
+//! | `/-/ready` | 200 while the daemon is followed, as `docker_up` says it; 503 else |
 //!
 //! Only GET and HEAD are answered. No request reaches the daemon. Where `web.config_file` has users, all but
 //! `/-/healthy` and `/-/ready` is for them only; where `web.allowed_hosts` has hosts, for requests to them only.
@@ -264,10 +264,11 @@ async fn state(State(app): State<App>, headers: HeaderMap) -> Response<Body> {
 }
 
 async fn ready(State(app): State<App>) -> Response<Body> {
-    if app.inventory.is_complete() {
+    if app.stats.is_up() {
         plain(StatusCode::OK, "ready\n")
     } else {
-        plain(StatusCode::SERVICE_UNAVAILABLE, "waiting for the daemon\n")
+        // Why is for those only who may see the rest.
+        plain(StatusCode::SERVICE_UNAVAILABLE, "the daemon is not followed; the log and the page say why\n")
     }
 }
 

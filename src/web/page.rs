@@ -127,6 +127,7 @@ fn concern(container: &Container) -> (Concern, &'static str) {
     let is_kept_up = matches!(&*container.restart_policy, "always" | "unless-stopped");
     match container.status {
         Status::Dead => (Concern::Much, "its removal failed half-way"),
+        _ if !container.is_inspected => (Concern::Some, "cannot be inspected; the list has its state only"),
         Status::Restarting => (Concern::Much, "does not stay up"),
         Status::Running if container.health == Health::Unhealthy => (Concern::Much, "its health check fails"),
         Status::Running if container.oom_killed => (Concern::Some, "a process of it was killed for memory"),
@@ -157,8 +158,7 @@ fn since(container: &Container) -> i64 {
 impl View {
     pub(super) fn new(inventory: &inventory::Reader, stats: &Stats, host: &str) -> Self {
         let snapshot = inventory.snapshot();
-        let is_known = snapshot.complete && (stats.up.get() || !snapshot.containers.list.is_empty());
-        Self { snapshot, recent: inventory.recent(), parts: parts(stats, host), is_known }
+        Self { snapshot, recent: inventory.recent(), parts: parts(stats, host), is_known: stats.is_up() }
     }
 
     /// Differs whenever what is shown differs.
@@ -232,13 +232,17 @@ fn entry(event: &RecentEvent) -> Entry<'_> {
 
 fn parts(stats: &Stats, host: &str) -> Vec<Part> {
     let mut parts = Vec::new();
-    let (up, gaps) = (stats.up.get(), stats.event_gaps.get());
-    let followed = if up { "followed" } else { "cannot be asked" };
+    let (up, gaps) = (stats.is_up(), stats.event_gaps.get());
+    let followed = match stats.trouble() {
+        _ if up => "followed".to_owned(),
+        Some(why) => format!("not followed: {why}"),
+        None => "not followed yet".to_owned(),
+    };
     parts.push(Part {
         name: format!("Engine at {host}"),
         well: Some(up),
         says: match gaps {
-            0 => followed.to_owned(),
+            0 => followed,
             gaps => format!("{followed}; events may have been missed, {gaps} times"),
         },
         detail: "last whole list",

@@ -5,7 +5,7 @@ mod random;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::docker::later::MOMENT;
+use crate::docker::delayed::DELAY;
 use crate::inventory::{EventIdentity, Status};
 
 /// A watcher with what it has made of the inventory.
@@ -46,7 +46,8 @@ fn wall(after: Duration) -> SystemTime {
 }
 
 fn entry(id: &str, name: &str) -> ListEntry {
-    ListEntry { id: id.into(), name: name.into() }
+    let summary = Container { is_inspected: false, ..Container::sample(id, name) };
+    ListEntry { id: id.into(), name: name.into(), summary: Arc::new(summary) }
 }
 
 /// An event of a container at a time after the beginning.
@@ -136,7 +137,12 @@ impl Harness {
         match change {
             Change::Replace { containers, keep } => {
                 let before = std::mem::take(&mut self.known);
-                self.known = containers.into_iter().map(|c| (c.id.to_string(), c)).collect();
+                for container in containers {
+                    let id = container.id.to_string();
+                    let known = before.get(&id).filter(|known| known.agrees_with(&container));
+                    let shown = known.filter(|_| !container.is_inspected).cloned().unwrap_or(container);
+                    self.known.insert(id, shown);
+                }
                 for id in keep {
                     if let Some(container) = before.get(&*id) {
                         self.known.entry(id.to_string()).or_insert_with(|| Arc::clone(container));
@@ -253,7 +259,7 @@ impl Harness {
         assert!(w.tracks.is_empty(), "{:?}", w.tracks);
         assert!(w.urgent.is_empty() && w.routine.is_empty(), "{:?} {:?}", w.urgent, w.routine);
         assert!(w.under_way.is_empty() && w.retries.is_empty() && w.unanswered.is_empty(), "{w:?}");
-        assert!(w.later.deadline().is_none(), "{w:?}");
+        assert!(w.delayed.deadline().is_none(), "{w:?}");
         assert!(w.sync.is_none() && w.continuity.is_at_rest(), "{w:?}");
     }
 }
@@ -508,7 +514,7 @@ fn what_cannot_be_inspected_is_kept_until_it_is_stale_and_costs_no_other() {
     }
     h.pass_alive(millis(1));
     assert_eq!(h.ids(), ["b"]);
-    // A list does not bring it back, an answer does.
+    // A list tells its state and no more, an answer all.
     while !h.pass_alive(millis(100)).contains(&Action::List) {
         if h.under_way.contains("a") {
             h.step(failed("a"));
@@ -517,12 +523,14 @@ fn what_cannot_be_inspected_is_kept_until_it_is_stale_and_costs_no_other() {
     h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("b", "b")])));
     h.step(failed("a"));
     h.step(found(Container::sample("b", "b")));
-    assert_eq!(h.ids(), ["b"]);
+    assert_eq!(h.ids(), ["a", "b"]);
+    assert!(!h.known["a"].is_inspected);
     while !h.under_way.contains("a") {
         h.pass_alive(millis(100));
     }
     h.step(found(Container::sample("a", "a")));
     assert_eq!(h.ids(), ["a", "b"]);
+    assert!(h.known["a"].is_inspected);
     h.pass_alive(5 * SECOND);
     assert_eq!((h.gaps(), h.downs()), (0, 0));
     h.assert_at_rest();
@@ -589,8 +597,9 @@ fn a_list_does_not_wait_for_one_that_hangs() {
     assert_eq!(h.noted(|n| *n == Note::Up), 0);
     h.pass_alive(millis(1));
     assert_eq!(h.noted(|n| *n == Note::Up), 1);
-    // `a` was known before, `d` was not.
-    assert_eq!(h.ids(), ["a", "b", "c"]);
+    // `a` was known before; of `d` only the list tells.
+    assert_eq!(h.ids(), ["a", "b", "c", "d"]);
+    assert!(h.known["a"].is_inspected && !h.known["d"].is_inspected);
     assert_eq!((h.known["a"].exit_code, h.known["b"].exit_code), (0, 7));
     h.step(found(Container { exit_code: 7, ..Container::sample("a", "a") }));
     h.step(found(Container::sample("d", "d")));
@@ -611,7 +620,129 @@ fn a_daemon_that_is_slow_as_a_whole_is_waited_for() {
     assert!(!h.visible);
     h.step(found(Container::sample("b", "b")));
     h.pass_alive(millis(1));
-    assert_eq!(h.ids(), ["a", "b"]);
+    assert_eq!(h.ids(), ["a", "b", "c"]);
+    assert!(!h.known["c"].is_inspected);
+}
+
+/// Follows a daemon with these containers, of which the first `failing` cannot be inspected.
+fn covering(ids: &[&str], failing: usize) -> Harness {
+    let mut h = Harness::new(settings());
+    h.open();
+    h.step(Input::Listed(Ok(ids.iter().map(|id| entry(id, id)).collect())));
+    for (n, id) in ids.iter().enumerate() {
+        h.step(if n < failing { failed(id) } else { found(Container::sample(id, id)) });
+    }
+    h
+}
+
+#[test]
+fn one_container_that_cannot_be_inspected_is_no_alarm_and_all_of_them_are() {
+    let ids = ["a", "b", "c", "d", "e"];
+    let h = covering(&ids, 1);
+    assert_eq!((h.noted(|n| *n == Note::Up), h.ids()), (1, ids.to_vec()));
+    let mut h = covering(&ids, 5);
+    let why = "5 of 5 containers cannot be inspected: no";
+    assert_eq!(h.noted(|n| *n == Note::Up), 0);
+    assert_eq!(h.noted(|n| *n == Note::StillDown(why.into())), 1);
+    // The list has told their states.
+    assert_eq!(h.ids(), ids);
+    // Once enough of them answer, that is all it takes.
+    h.pass_alive(millis(500));
+    for id in &ids[..3] {
+        assert_eq!(h.noted(|n| *n == Note::Up), 0);
+        h.step(found(Container::sample(id, id)));
+    }
+    assert_eq!(h.noted(|n| *n == Note::Up), 1);
+}
+
+#[test]
+fn what_can_no_longer_be_inspected_is_no_longer_followed() {
+    let mut h = Harness::following(settings(), &["a", "b", "c"]);
+    h.events(["a", "b", "c"].map(|id| event("pause", id, id, SECOND)));
+    for id in ["a", "b", "c"] {
+        h.step(failed(id));
+    }
+    assert_eq!(h.downs(), 0, "each has failed once, and is tried again at once");
+    h.pass_alive(millis(500));
+    for id in ["a", "b"] {
+        assert_eq!(h.downs(), 0);
+        h.step(failed(id));
+    }
+    assert_eq!(h.noted(|n| *n == Note::Down("2 of 3 containers cannot be inspected: no".into())), 1);
+    h.step(found(Container::sample("c", "c")));
+    // One that is gone is not missed.
+    h.events([event("destroy", "a", "a", 2 * SECOND)]);
+    assert_eq!(h.noted(|n| *n == Note::Up), 1);
+    // An outage meanwhile is told once.
+    h.events([event("pause", "c", "c", 3 * SECOND)]);
+    h.step(failed("c"));
+    h.pass_alive(millis(500));
+    h.step(failed("c"));
+    h.step(Input::StreamEnded("cut".into()));
+    assert_eq!(h.downs(), 2);
+    h.reconnect(&["b", "c"]);
+    assert_eq!(h.noted(|n| *n == Note::Up), 2);
+    h.pass_alive(2 * SECOND);
+    h.assert_at_rest();
+}
+
+#[test]
+fn what_the_list_says_is_shown_until_an_event_says_that_it_may_be_wrong() {
+    let stale_after = settings().docker.stale_after;
+    let mut h = covering(&["a", "b", "c"], 1);
+    let silent = |h: &mut Harness, time: Duration| {
+        let end = h.at + time;
+        while h.at < end {
+            for action in h.pass_alive(millis(100)) {
+                if action == Action::Inspect("a".into()) {
+                    h.step(failed("a"));
+                }
+            }
+        }
+    };
+    silent(&mut h, stale_after + SECOND);
+    assert_eq!(h.ids(), ["a", "b", "c"]);
+    h.events([event("die", "a", "a", h.at)]);
+    h.step(failed("a"));
+    silent(&mut h, stale_after - SECOND);
+    assert_eq!(h.ids(), ["a", "b", "c"]);
+    silent(&mut h, 2 * SECOND);
+    assert_eq!(h.ids(), ["b", "c"]);
+}
+
+#[test]
+fn a_list_that_contradicts_what_is_known_is_right() {
+    let mut h = Harness::following(settings(), &["a", "b"]);
+    h.pass_alive(h.watcher.settings.docker.resync_interval);
+    let dead = Container { status: Status::Dead, is_inspected: false, ..Container::sample("a", "a") };
+    let listed = ListEntry { summary: Arc::new(dead), ..entry("a", "a") };
+    h.step(Input::Listed(Ok(vec![listed, entry("b", "b")])));
+    h.step(failed("a"));
+    h.step(failed("b"));
+    assert_eq!(h.known["a"].status, Status::Dead);
+    assert!(h.known["b"].is_inspected, "the list does not contradict it");
+}
+
+#[test]
+fn a_list_that_does_not_come_for_long_is_told() {
+    let mut h = Harness::following(settings(), &["a"]);
+    let config::Docker { resync_interval, stale_after, .. } = h.watcher.settings.docker;
+    while h.at < resync_interval + stale_after + 5 * SECOND {
+        for action in h.pass_alive(millis(100)) {
+            assert_eq!(action, Action::List);
+            h.step(Input::Listed(Err("403".into())));
+        }
+        if h.at < resync_interval + stale_after {
+            assert_eq!(h.downs(), 0);
+        }
+    }
+    assert_eq!(
+        h.noted(|n| matches!(n, Note::Down(why) if why.contains("no list for") && why.ends_with("403"))),
+        1
+    );
+    while h.pass_alive(millis(100)) != [Action::List] {}
+    h.list(&["a"]);
+    assert_eq!(h.noted(|n| *n == Note::Up), 1);
 }
 
 #[test]
@@ -1051,7 +1182,7 @@ fn an_event_that_comes_before_what_it_tells_of_leads_to_an_inspect_a_moment_late
         inspects(&["a"])
     );
     h.step(found(Container::sample("a", "a")));
-    assert_eq!(h.pass_alive(MOMENT - millis(1)), []);
+    assert_eq!(h.pass_alive(DELAY - millis(1)), []);
     assert_eq!(h.pass_alive(millis(1)), inspects(&["a"]));
     h.step(found(Container::sample("a", "a")));
     // What is gone is not asked for.

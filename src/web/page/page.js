@@ -109,7 +109,7 @@ function show() {
   $("quiet").hidden = state.events.length > 0;
   keyed($("readers"), state.parts, (r) => r.name, JSON.stringify, part);
   const verdict = $("verdict"), bad = state.concerns;
-  set(verdict, !state.known ? "The engine cannot be asked" : !state.total ? "No containers" : !bad ? "All is well"
+  set(verdict, !state.known ? "The engine is not followed" : !state.total ? "No containers" : !bad ? "All is well"
     : bad === 1 ? "1 container needs attention" : bad + " containers need attention");
   verdict.className = !state.known || bad ? "bad" : "good";
   document.title = verdict.textContent + " · " + location.host;

@@ -231,7 +231,11 @@ impl World {
                 .daemon
                 .containers
                 .values()
-                .map(|c| ListEntry { id: Text::clone(&c.id), name: Text::clone(&c.name) })
+                .map(|c| ListEntry {
+                    id: Text::clone(&c.id),
+                    name: Text::clone(&c.name),
+                    summary: Arc::new(Container { is_inspected: false, ..c.clone() }),
+                })
                 .collect())),
             Action::Inspect(id) => match self.daemon.containers.get(&*id) {
                 Some(container) => found(container.clone()),
@@ -370,7 +374,7 @@ fn play(seed: u64, faults: Faults) -> (usize, usize) {
 
     let truth: HashMap<&str, &Container> =
         world.daemon.containers.values().filter(|c| !c.name.starts_with("x-")).map(|c| (&*c.id, c)).collect();
-    assert!(world.h.visible);
+    assert!(world.h.visible && world.h.watcher.is_up);
     let shown: HashMap<&str, &Container> = world.h.known.iter().map(|(id, c)| (id.as_str(), &**c)).collect();
     assert_eq!(shown, truth);
     world.h.assert_at_rest();

@@ -13,7 +13,7 @@ const OVERLAP: Duration = Duration::from_secs(1);
 
 /// The events that were seen last.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct EventDedup {
     order: VecDeque<(u64, SystemTime)>,
     keys: HashSet<u64>,
     /// The earliest time of all.
@@ -22,7 +22,7 @@ pub(super) struct Seen {
     forgotten: Option<SystemTime>,
 }
 
-impl Seen {
+impl EventDedup {
     /// Notes an event, and says whether it is new.
     pub(super) fn insert(&mut self, key: u64, time: SystemTime) -> bool {
         if !self.keys.insert(key) {
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn an_event_is_new_once() {
-        let mut seen = Seen::default();
+        let mut seen = EventDedup::default();
         assert!(seen.insert(1, at(1.0)));
         assert!(!seen.insert(1, at(1.0)));
         assert!(seen.insert(2, at(1.0)));
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_holds_more_than_a_daemon_repeats() {
-        let mut seen = Seen::default();
+        let mut seen = EventDedup::default();
         for key in 0..10_000 {
             seen.insert(key, at(1.0));
         }
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn a_repeat_begins_a_little_before_the_last_event_but_not_before_the_first_stream() {
-        let mut seen = Seen::default();
+        let mut seen = EventDedup::default();
         assert_eq!(seen.since(at(100.0), seen.latest()), at(100.0));
         seen.insert(1, at(100.5));
         assert_eq!(seen.since(at(100.0), seen.latest()), at(100.0));
@@ -103,14 +103,14 @@ mod tests {
 
     #[test]
     fn a_daemon_whose_clock_is_behind_repeats_too() {
-        let mut seen = Seen::default();
+        let mut seen = EventDedup::default();
         seen.insert(1, at(50.0));
         assert_eq!(seen.since(at(100.0), seen.latest()), at(50.0));
     }
 
     #[test]
     fn nothing_is_asked_for_that_would_not_be_recognised() {
-        let mut seen = Seen::default();
+        let mut seen = EventDedup::default();
         for key in 0..2_000 {
             seen.insert(key, at(100.0) + Duration::from_nanos(key));
         }
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn one_event_from_the_future_does_not_end_repeats_for_ever() {
-        let mut seen = Seen::default();
+        let mut seen = EventDedup::default();
         seen.insert(u64::MAX, at(1e9));
         for key in 0..2_000 {
             seen.insert(key, at(100.0 + key as f64));

@@ -1,0 +1,151 @@
+//! What of the listed containers is known, and whether that is enough.
+//!
+//! One container that cannot be inspected costs only itself. Where more cannot be inspected than can, a proxy
+//! refuses the call or the engine is broken, and to say that all is well would be a guess.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::inventory::{Container, Text};
+
+/// A single failure of a container that is known is no news: the next try is half a second away.
+const TOLERATED_FAILURES: u32 = 1;
+
+/// What is remembered of a container that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Known {
+    /// When the last run began and when it ended: what only events change.
+    run: (i64, i64),
+}
+
+impl Known {
+    pub(super) fn of(container: &Container) -> Self {
+        Self { run: (container.started_at, container.finished_at) }
+    }
+
+    /// Whether no run has begun or ended in between.
+    pub(super) fn is_same_run(&self, other: &Self) -> bool {
+        self.run == other.run
+    }
+}
+
+/// The containers, by whether they could be inspected.
+#[derive(Debug, Default)]
+pub(super) struct Coverage {
+    known: HashMap<Text, Known>,
+    /// None of these is known.
+    unreadable: HashSet<Text>,
+    /// Why the last inspect failed.
+    last_failure: String,
+}
+
+impl Coverage {
+    pub(super) fn get(&self, id: &Text) -> Option<&Known> {
+        self.known.get(id)
+    }
+
+    /// A container was inspected.
+    pub(super) fn inspected(&mut self, container: &Container) {
+        self.unreadable.remove(&container.id);
+        self.known.insert(Text::clone(&container.id), Known::of(container));
+    }
+
+    /// An inspect has failed, for the `failures`th time in a row.
+    pub(super) fn failed(&mut self, id: &Text, failures: u32, why: String) {
+        self.last_failure = why;
+        if failures > TOLERATED_FAILURES || !self.known.contains_key(id) {
+            self.expire(id);
+        }
+    }
+
+    /// What was known of a container is too old to be true.
+    pub(super) fn expire(&mut self, id: &Text) {
+        self.known.remove(id);
+        self.unreadable.insert(Text::clone(id));
+    }
+
+    /// There is no such container.
+    pub(super) fn forget(&mut self, id: &Text) {
+        self.known.remove(id);
+        self.unreadable.remove(id);
+    }
+
+    /// A whole list was taken. Gives the known containers that are not in it.
+    pub(super) fn listed(&mut self, is_listed: impl Fn(&Text) -> bool) -> Vec<Text> {
+        self.unreadable.retain(&is_listed);
+        let missing: Vec<Text> = self.known.keys().filter(|id| !is_listed(id)).cloned().collect();
+        for id in &missing {
+            self.known.remove(id);
+        }
+        missing
+    }
+
+    /// Whether enough is known: at least as many containers as are not.
+    pub(super) fn is_enough(&self) -> bool {
+        self.unreadable.len() <= self.known.len()
+    }
+
+    /// What is missing, in words.
+    pub(super) fn shortfall(&self) -> String {
+        let (missing, all) = (self.unreadable.len(), self.unreadable.len() + self.known.len());
+        let last = if self.last_failure.is_empty() { "no answer yet" } else { &self.last_failure };
+        format!("{missing} of {all} containers cannot be inspected: {last}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of so many containers, so many fail to be inspected so often in a row.
+    fn coverage(all: usize, failing: usize, failures: u32) -> Coverage {
+        let mut coverage = Coverage::default();
+        for n in 0..all {
+            coverage.inspected(&Container::sample(&format!("{n}"), "web"));
+        }
+        for n in 0..failing {
+            for failure in 1..=failures {
+                coverage.failed(&format!("{n}").into(), failure, "403 Forbidden".into());
+            }
+        }
+        coverage
+    }
+
+    #[test]
+    fn one_odd_container_is_no_alarm_and_most_of_them_are() {
+        for (all, failing, is_enough) in [
+            (0, 0, true),
+            (1, 0, true),
+            (1, 1, false),
+            (2, 1, true),
+            (2, 2, false),
+            (5, 2, true),
+            (5, 3, false),
+            (5, 5, false),
+            (1000, 1, true),
+            (1000, 500, true),
+            (1000, 501, false),
+        ] {
+            assert_eq!(coverage(all, failing, 2).is_enough(), is_enough, "{failing} of {all}");
+        }
+        let said = coverage(5, 5, 2).shortfall();
+        assert_eq!(said, "5 of 5 containers cannot be inspected: 403 Forbidden");
+    }
+
+    #[test]
+    fn a_single_failure_of_what_is_known_is_tolerated_and_of_what_is_not_known_is_not() {
+        assert!(coverage(1, 1, 1).is_enough());
+        let mut never_known = Coverage::default();
+        never_known.failed(&"a".into(), 1, "no".into());
+        assert!(!never_known.is_enough());
+        never_known.inspected(&Container::sample("a", "web"));
+        assert!(never_known.is_enough());
+    }
+
+    #[test]
+    fn what_is_no_longer_listed_counts_for_nothing() {
+        let mut coverage = coverage(4, 2, 2);
+        let missing = coverage.listed(|id| &**id == "3");
+        assert_eq!(missing, [Text::from("2")]);
+        assert!(coverage.is_enough() && coverage.get(&"3".into()).is_some());
+    }
+}
