@@ -99,6 +99,11 @@ impl Client {
         }
     }
 
+    /// The time that the daemon's last answer bears, by its own clock.
+    pub(super) fn dated(&self) -> Option<SystemTime> {
+        self.transport.dated()
+    }
+
     /// Asks whether the daemon is there.
     pub(super) async fn ping(&self, within: Duration) -> Result<(), String> {
         let pong = tokio::time::timeout(within, self.bollard.ping()).await;

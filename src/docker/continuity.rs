@@ -2,7 +2,8 @@
 //! shows that some are missing.
 //!
 //! Two things do. A new stream that repeats nothing of what was seen before does not go on from there: the
-//! daemon's buffer ran over, or it was restarted. That is a gap, and is counted. And where a list shows that a
+//! daemon's buffer ran over, or it was restarted. That is a gap, and is counted; so it is where the daemon's clock
+//! went back, and what has happened since is dated before what can be asked for. And where a list shows that a
 //! container has come, gone, started or finished without an event, the stream is in doubt: it may be dead
 //! although the daemon is not, as behind a proxy that has lost it. It is opened anew then, from the last
 //! moment that nothing was missing at, and what was missed is repeated.
@@ -10,7 +11,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::dedup::EventDedup;
+use super::dedup::{EventDedup, ResumePoint};
 use super::event::Event;
 use crate::inventory::Text;
 
@@ -19,6 +20,9 @@ use crate::inventory::Text;
 const REPEATS_WITHIN: Duration = Duration::from_secs(1);
 /// A list can be ahead of the events. So long ahead it is not.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
+/// The daemon dates its answers by the second, and they are on their way for a while. What is within is no other
+/// clock and no step of it.
+const CLOCK_SLACK: Duration = Duration::from_secs(5);
 /// How often the time doubles in which another doubt counts for nothing.
 const MOST_DOUBLINGS: u32 = 6;
 
@@ -26,10 +30,16 @@ const MOST_DOUBLINGS: u32 = 6;
 #[derive(Debug)]
 pub(super) struct Continuity {
     seen: EventDedup,
-    /// Whether the daemon goes by the clock of this host.
-    same_clock: bool,
-    /// When events were first asked for.
+    /// Whether the daemon is on this host. It may have another clock all the same: that of a virtual machine.
+    is_local: bool,
+    /// When events were first asked for, by the daemon's clock.
     first_asked: Option<SystemTime>,
+    /// The daemon's clock as the last stream was asked for.
+    clock: Option<(Instant, SystemTime)>,
+    /// From when on this stream was to repeat events, until one tells whether that was early enough.
+    asked: Option<SystemTime>,
+    /// Whether that was too late: a new event is dated before it.
+    asked_too_late: bool,
     /// Whether a stream was ever open.
     listened: bool,
     /// Whether the daemon could not be reached since: it may have restarted, and forgotten its events.
@@ -38,7 +48,7 @@ pub(super) struct Continuity {
     /// When a link that is still open is judged.
     judge_at: Option<Instant>,
     /// The last event before a list that showed nothing unexpected.
-    trusted: Option<SystemTime>,
+    trusted: Option<ResumePoint>,
     /// What a list showed and no event has told.
     suspects: HashSet<Text>,
     /// When suspects that no event has told of by then put the stream in doubt.
@@ -74,11 +84,14 @@ enum Proof {
 }
 
 impl Continuity {
-    pub(super) fn new(same_clock: bool) -> Self {
+    pub(super) fn new(is_local: bool) -> Self {
         Self {
             seen: EventDedup::default(),
-            same_clock,
+            is_local,
             first_asked: None,
+            clock: None,
+            asked: None,
+            asked_too_late: false,
             listened: false,
             away: false,
             link: Link::Closed,
@@ -103,23 +116,47 @@ impl Continuity {
         self.away = true;
     }
 
-    /// A stream is about to be asked for: since when?
-    pub(super) fn asking(&mut self, wall: SystemTime) -> Option<SystemTime> {
+    /// A stream is about to be asked for: since when? `dated` is the time that the daemon's last answer bears,
+    /// where it bears one.
+    pub(super) fn asking(
+        &mut self,
+        now: Instant,
+        wall: SystemTime,
+        dated: Option<SystemTime>,
+    ) -> Option<SystemTime> {
+        let daemons = dated.or(self.is_local.then_some(wall));
+        let back = self.went_back(now, daemons);
+        self.clock = daemons.map(|daemons| (now, daemons));
         let Some(first) = self.first_asked else {
-            self.first_asked = Some(wall);
+            let is_ours = daemons.is_none_or(|daemons| difference(daemons, wall) <= CLOCK_SLACK);
+            let first = daemons.filter(|_| !is_ours).unwrap_or(wall);
+            self.first_asked = Some(first);
             // An event between the headers and the subscription would be missed. By a clock that is not the
             // daemon's, old events would be counted.
-            return self.same_clock.then_some(wall);
+            return self.is_local.then_some(first);
         };
-        let from = if self.doubted { self.trusted } else { self.seen.latest() };
-        let proof = match from {
-            Some(time) => Some(Proof::Repeat(time)),
+        let point = if self.doubted { self.trusted } else { self.seen.resume_point() };
+        let (since, is_early_enough) = self.seen.since(first, point, back);
+        let proof = match point {
+            _ if !is_early_enough => Some(Proof::None),
+            Some(point) => Some(Proof::Repeat(point.proven_until)),
             None if self.doubted => Some(Proof::Any),
             None if self.away && self.listened => Some(Proof::None),
             None => None,
         };
         self.link = proof.map_or(Link::Closed, |proof| Link::Open { proof, fresh: false });
-        Some(self.seen.since(first, from))
+        // Podman passes over whatever is dated before, also what has yet to happen.
+        let since = daemons.filter(|_| !back.is_zero()).map_or(since, |daemons| since.min(daemons));
+        self.asked = Some(since);
+        Some(since)
+    }
+
+    /// How far the daemon's clock went back since the last stream was asked for.
+    fn went_back(&self, now: Instant, daemons: Option<SystemTime>) -> Duration {
+        let (Some((then, before)), Some(daemons)) = (self.clock, daemons) else { return Duration::ZERO };
+        let expected = before.checked_add(now.saturating_duration_since(then)).unwrap_or(before);
+        let back = expected.duration_since(daemons).unwrap_or_default();
+        if back > CLOCK_SLACK { back } else { Duration::ZERO }
     }
 
     /// The stream is open.
@@ -128,12 +165,12 @@ impl Continuity {
     }
 
     /// An event has come: is it new?
-    pub(super) fn is_new(&mut self, event: &Event) -> bool {
+    pub(super) fn is_new(&mut self, now: Instant, event: &Event) -> bool {
         if matches!(self.link, Link::Open { proof: Proof::Any, .. }) {
             self.close_link();
         }
         let new = match (event.key(), event.time) {
-            (Some(key), Some(time)) => self.insert(key, time),
+            (Some(key), Some(time)) => self.insert(now, key, time),
             _ => true,
         };
         if new && self.suspects.remove(&event.actor) {
@@ -142,19 +179,24 @@ impl Continuity {
         new
     }
 
-    fn insert(&mut self, key: u64, time: SystemTime) -> bool {
-        let new = self.seen.insert(key, time);
+    fn insert(&mut self, now: Instant, key: u64, time: SystemTime) -> bool {
+        let new = self.seen.insert(now, key, time);
         match &mut self.link {
             Link::Open { proof: Proof::Repeat(until), .. } if !new && time <= *until => self.close_link(),
             Link::Open { fresh, .. } => *fresh |= new,
             Link::Closed => {}
         }
+        if new && let Some(asked) = self.asked.take() {
+            // It was not repeated, or it would not be dated before what was asked for. Others like it, that came
+            // while nobody listened, were left out.
+            self.asked_too_late = time.checked_add(CLOCK_SLACK).is_some_and(|time| time < asked);
+        }
         new
     }
 
-    /// The last event that has come, as a list begins.
-    pub(super) fn latest(&self) -> Option<SystemTime> {
-        self.seen.latest()
+    /// Where a stream after the events that have come so far is to go on.
+    pub(super) fn resume_point(&self) -> Option<ResumePoint> {
+        self.seen.resume_point()
     }
 
     /// A list shows what no event has told.
@@ -164,21 +206,25 @@ impl Continuity {
         }
     }
 
-    /// A whole list was taken, the first one of this stream or another; `latest` was the last event as it
-    /// began.
-    pub(super) fn listed(&mut self, now: Instant, first: bool, latest: Option<SystemTime>) {
+    /// A whole list was taken, the first one of this stream or another; `point` is where a stream was to go on as
+    /// it began.
+    pub(super) fn listed(&mut self, now: Instant, first: bool, point: Option<ResumePoint>) {
         if first && (self.link != Link::Closed || self.doubted) {
             self.judge_at = Some(now + REPEATS_WITHIN);
         } else if !self.suspects.is_empty() {
             self.doubt_at.get_or_insert(now + TOLD_WITHIN);
         } else {
-            self.trusted = latest;
+            self.trusted = point;
         }
     }
 
     /// Whether it is now certain that events may have been missed. `patience` is for how long, at least, no
     /// other doubt counts after one that came to nothing.
     pub(super) fn judge(&mut self, now: Instant, patience: Duration) -> bool {
+        if std::mem::take(&mut self.asked_too_late) {
+            self.close_link();
+            return true;
+        }
         if self.judge_at.is_none_or(|at| now < at) {
             return false;
         }
@@ -216,6 +262,7 @@ impl Continuity {
     pub(super) fn lost(&mut self) -> bool {
         self.judge_at = None;
         self.doubt_at = None;
+        self.asked = None;
         if !self.doubted {
             self.suspects.clear();
         }
@@ -236,4 +283,8 @@ impl Continuity {
     pub(super) fn is_at_rest(&self) -> bool {
         self.link == Link::Closed && self.suspects.is_empty() && self.deadline().is_none()
     }
+}
+
+fn difference(a: SystemTime, b: SystemTime) -> Duration {
+    a.duration_since(b).unwrap_or_else(|error| error.duration())
 }

@@ -62,7 +62,7 @@ impl Driver {
             events: config.events.clone(),
             names: config.containers.names.clone(),
             longest_backoff: longest_backoff(&config.docker.host),
-            same_clock: config.docker.host.starts_with("unix://"),
+            is_local: config.docker.host.starts_with("unix://"),
         };
         let selection =
             Arc::new(Selection::new(config.containers.labels.clone(), config.events.labels.clone()));
@@ -99,7 +99,7 @@ impl Driver {
                     Ok(Done::Input(input)) => input,
                     Ok(Done::Connected(Ok(client))) => {
                         self.client = *client;
-                        Input::Connected(Ok(()))
+                        Input::Connected(Ok(self.client.dated()))
                     }
                     Ok(Done::Connected(Err(why))) => Input::Connected(Err(why)),
                     // A defect of ours; a new connection recovers from it. Nothing else ends a task early:

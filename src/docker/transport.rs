@@ -6,13 +6,13 @@
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bollard::BollardRequest;
 use bytes::Bytes;
-use http::{Method, Request, Response, Uri};
+use http::{HeaderMap, Method, Request, Response, Uri, header};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::rt::ReadBufCursor;
@@ -74,6 +74,8 @@ pub(super) struct Transport {
     client: Client<Connector, Empty<Bytes>>,
     /// For bollard, which reads an answer to its end however long it is.
     bounded: Client<Connector, Empty<Bytes>>,
+    /// The time that the last answer bears.
+    dated: Arc<Mutex<Option<SystemTime>>>,
     authority: Arc<str>,
 }
 
@@ -92,7 +94,13 @@ impl Transport {
                 .pool_max_idle_per_host(config.inspect_concurrency)
                 .build(Connector { endpoint: Arc::clone(&endpoint), longest_answer })
         };
-        Ok(Self { client: client(None), bounded: client(Some(bounds::SMALL_ANSWER)), authority })
+        let (client, bounded) = (client(None), client(Some(bounds::SMALL_ANSWER)));
+        Ok(Self { client, bounded, dated: Arc::default(), authority })
+    }
+
+    /// The time that the daemon's last answer bears, by the daemon's clock, in whole seconds.
+    pub(super) fn dated(&self) -> Option<SystemTime> {
+        *self.dated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends a GET request, if it is one of the five.
@@ -119,7 +127,7 @@ impl Transport {
             .build()
             .map_err(io::Error::other)?;
         let request = Request::get(uri).body(Empty::new()).map_err(io::Error::other)?;
-        match client.request(request.clone()).await {
+        let answer = match client.request(request.clone()).await {
             Err(error) if error.is_connect() => Err(root_cause(&error)),
             Err(error) => match root_cause(&error) {
                 error if error.kind() == io::ErrorKind::NotConnected => Err(error),
@@ -128,7 +136,9 @@ impl Transport {
                 _ => client.request(request).await.map_err(|error| root_cause(&error)),
             },
             Ok(answer) => Ok(answer),
-        }
+        }?;
+        *self.dated.lock().unwrap_or_else(PoisonError::into_inner) = date(answer.headers());
+        Ok(answer)
     }
 
     /// Sends a request of bollard's, through the same guard.
@@ -143,6 +153,12 @@ impl Transport {
         let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
         Ok(self.get_by(&self.bounded, target).await?)
     }
+}
+
+/// When an answer was made, by the clock of whoever made it.
+fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    let date = headers.get(header::DATE)?.to_str().ok()?;
+    Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp().into())
 }
 
 /// Whether `path` is that of one of the five calls, with or without the API's version before it.
@@ -351,6 +367,16 @@ impl hyper::rt::Write for DaemonStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_bears_the_daemons_time() {
+        let date = |text: &'static str| {
+            date(&HeaderMap::from_iter([(header::DATE, http::HeaderValue::from_static(text))]))
+        };
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        assert_eq!(date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(time));
+        assert_eq!(date("yesterday"), None);
+    }
 
     #[test]
     fn the_five_calls_pass_and_nothing_else() {

@@ -22,6 +22,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::continuity::Continuity;
 use super::coverage::{Coverage, Known};
+use super::dedup::ResumePoint;
 use super::delayed::DelayedInspects;
 use super::event::{Effect, Event};
 use super::list::ListEntry;
@@ -33,8 +34,8 @@ use crate::inventory::{Container, EventLabels, Text};
 pub(super) enum Input {
     /// Time has passed.
     Tick,
-    /// The daemon has been asked for its version.
-    Connected(Result<(), String>),
+    /// The daemon has been asked for its version. Its answer may bear the time by its clock.
+    Connected(Result<Option<SystemTime>, String>),
     /// The event stream's headers have come, or have not.
     StreamOpened(Result<(), String>),
     /// Events have come, in their order.
@@ -136,8 +137,8 @@ pub(super) struct Settings {
     pub(super) names: Filter,
     /// The longest wait between two tries to connect.
     pub(super) longest_backoff: Duration,
-    /// Whether the daemon goes by the clock of this host.
-    pub(super) same_clock: bool,
+    /// Whether the daemon is on this host.
+    pub(super) is_local: bool,
 }
 
 /// An inspect waits while its container starts or is stuck. From here on it no longer counts against the
@@ -264,8 +265,8 @@ struct Sync {
     failed: HashMap<Text, Arc<Container>>,
     /// Destroyed since the list was asked for, so that it may still name them.
     gone: HashSet<Text>,
-    /// The last event as the list was asked for.
-    latest: Option<SystemTime>,
+    /// Where a stream was to go on as the list was asked for.
+    resume_point: Option<ResumePoint>,
 }
 
 impl Watcher {
@@ -286,7 +287,7 @@ impl Watcher {
             listed_at: now,
             list_failure: None,
             is_up: false,
-            continuity: Continuity::new(settings.same_clock),
+            continuity: Continuity::new(settings.is_local),
             alive_at: now,
             lost_at: Some(now),
             withheld: true,
@@ -351,7 +352,7 @@ impl Watcher {
         match input {
             Input::Tick => {}
             Input::Connected(result) if self.phase == Phase::Connecting => match result {
-                Ok(()) => self.connected(now, wall, out),
+                Ok(dated) => self.connected(now, wall, dated, out),
                 Err(why) => self.fail(now, why, out),
             },
             Input::StreamOpened(result) if self.phase == Phase::Opening => match result {
@@ -466,10 +467,16 @@ impl Watcher {
         }
     }
 
-    fn connected(&mut self, now: Instant, wall: SystemTime, out: &mut Vec<Action>) {
+    fn connected(
+        &mut self,
+        now: Instant,
+        wall: SystemTime,
+        dated: Option<SystemTime>,
+        out: &mut Vec<Action>,
+    ) {
         self.alive_at = now;
         self.phase = Phase::Opening;
-        let since = self.continuity.asking(wall);
+        let since = self.continuity.asking(now, wall, dated);
         out.push(Action::OpenStream { since });
     }
 
@@ -490,13 +497,13 @@ impl Watcher {
             found: HashMap::new(),
             failed: HashMap::new(),
             gone: HashSet::new(),
-            latest: self.continuity.latest(),
+            resume_point: self.continuity.resume_point(),
         });
         out.push(Action::List);
     }
 
     fn event(&mut self, event: Event, out: &mut Vec<Action>) {
-        if !self.continuity.is_new(&event) {
+        if !self.continuity.is_new(self.now, &event) {
             return;
         }
         let of_interest = !event.is_container()
@@ -767,7 +774,7 @@ impl Watcher {
                 keep.push(id);
             }
         }
-        self.continuity.listed(now, first, sync.latest);
+        self.continuity.listed(now, first, sync.resume_point);
         let mut containers: Vec<_> = sync.found.into_values().collect();
         for container in &containers {
             self.coverage.inspected(container);

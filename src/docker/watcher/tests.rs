@@ -22,6 +22,9 @@ struct Harness {
     notes: Vec<Note>,
     /// Whether an inspect may be asked for.
     listening: bool,
+    /// How far the daemon's clock is ahead of ours, and whether its answers tell.
+    ahead: i64,
+    is_dated: bool,
 }
 
 fn settings() -> Settings {
@@ -30,7 +33,7 @@ fn settings() -> Settings {
         events: config::Events::default(),
         names: Filter::all(),
         longest_backoff: Duration::from_millis(500),
-        same_clock: true,
+        is_local: true,
     }
 }
 
@@ -43,6 +46,12 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The wall clock at the beginning.
 fn wall(after: Duration) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000) + after
+}
+
+/// The same by a clock that is so many seconds ahead.
+fn daemon_time(after: Duration, ahead: i64) -> SystemTime {
+    let seconds = Duration::from_secs(ahead.unsigned_abs());
+    if ahead < 0 { wall(after) - seconds } else { wall(after) + seconds }
 }
 
 fn entry(id: &str, name: &str) -> ListEntry {
@@ -87,7 +96,15 @@ impl Harness {
             under_way: HashSet::new(),
             notes: Vec::new(),
             listening: false,
+            ahead: 0,
+            is_dated: true,
         }
+    }
+
+    /// The time that the daemon's answers bear, in whole seconds.
+    fn clock(&self) -> Option<SystemTime> {
+        let exact = daemon_time(self.at, self.ahead).duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        self.is_dated.then_some(SystemTime::UNIX_EPOCH + Duration::from_secs(exact.as_secs()))
     }
 
     /// A harness whose watcher follows a daemon with these containers, each called as its id.
@@ -209,7 +226,7 @@ impl Harness {
         while self.pass(millis(10)) != [Action::Connect] {
             assert!(self.at < Duration::from_secs(10_000), "no connect");
         }
-        let [Action::OpenStream { since }] = self.step(Input::Connected(Ok(())))[..] else {
+        let [Action::OpenStream { since }] = self.step(Input::Connected(Ok(self.clock())))[..] else {
             panic!("no stream is asked for")
         };
         assert_eq!(self.step(Input::StreamOpened(Ok(()))), [Action::List]);
@@ -273,7 +290,7 @@ fn it_connects_opens_the_stream_lists_and_follows() {
     let mut h = Harness::new(settings());
     assert_eq!(h.step(Input::Tick), [Action::Connect]);
     let since = Some(wall(Duration::ZERO));
-    assert_eq!(h.step(Input::Connected(Ok(()))), [Action::OpenStream { since }]);
+    assert_eq!(h.step(Input::Connected(Ok(None))), [Action::OpenStream { since }]);
     assert_eq!(h.step(Input::StreamOpened(Ok(()))), [Action::List]);
     assert_eq!(h.step(Input::Listed(Ok(vec![entry("a", "web"), entry("b", "db")]))), inspects(&["a", "b"]));
     assert_eq!(h.step(found(Container::sample("a", "web"))), []);
@@ -295,7 +312,7 @@ fn an_empty_daemon_is_followed_too() {
 
 #[test]
 fn on_another_clock_the_first_stream_repeats_nothing() {
-    let mut h = Harness::new(Settings { same_clock: false, ..settings() });
+    let mut h = Harness::new(Settings { is_local: false, ..settings() });
     assert_eq!(h.open(), None);
 }
 
@@ -814,7 +831,7 @@ fn backoff_grows_is_jittered_and_begins_anew_only_after_a_whole_list() {
     for n in 0..10 {
         // However far it gets: a daemon that accepts and then fails is not hammered.
         if n % 3 > 0 {
-            h.step(Input::Connected(Ok(())));
+            h.step(Input::Connected(Ok(None)));
         }
         if n % 3 == 2 {
             h.step(Input::StreamOpened(Ok(())));
@@ -830,7 +847,7 @@ fn backoff_grows_is_jittered_and_begins_anew_only_after_a_whole_list() {
     }
     let steps: HashSet<_> = waits[5..].iter().collect();
     assert!(steps.len() > 1, "no jitter: {waits:?}");
-    h.step(Input::Connected(Ok(())));
+    h.step(Input::Connected(Ok(None)));
     h.step(Input::StreamOpened(Ok(())));
     h.list(&["a"]);
     h.step(Input::StreamEnded("cut".into()));
@@ -951,7 +968,7 @@ fn before_the_first_stream_there_is_nothing_to_miss() {
     let mut h = Harness::new(settings());
     for _ in 0..3 {
         while h.pass(millis(10)) != [Action::Connect] {}
-        h.step(Input::Connected(Ok(())));
+        h.step(Input::Connected(Ok(None)));
         h.step(Input::StreamOpened(Err("not yet".into())));
     }
     h.reconnect(&["a"]);
@@ -1189,4 +1206,149 @@ fn an_event_that_comes_before_what_it_tells_of_leads_to_an_inspect_a_moment_late
     assert_eq!(h.events([early("b", SECOND), event("destroy", "b", "b", SECOND)]), []);
     assert_eq!(h.pass_alive(SECOND), []);
     h.assert_at_rest();
+}
+
+/// A daemon that remembers its events as Docker does, or filters what it remembers by its time as Podman does.
+struct Memory {
+    events: Vec<Event>,
+    walks_back: bool,
+}
+
+impl Memory {
+    /// Something happens while a stream is open, and is told.
+    fn tell(&mut self, h: &mut Harness, action: &str) {
+        self.happen(h, action);
+        let event = self.events.last().unwrap().clone();
+        h.step(Input::Events(vec![event]));
+        h.pass_alive(SECOND);
+    }
+
+    /// Something happens while none is.
+    fn happen(&mut self, h: &mut Harness, action: &str) {
+        // No two are of the same nanosecond.
+        let time = daemon_time(h.at, h.ahead) + Duration::from_nanos(self.events.len() as u64);
+        self.events.push(Event { time: Some(time), ..event(action, "a", "a", h.at) });
+    }
+
+    /// The stream was cut, and is opened again: what was asked for is repeated. Gives the gaps that are told.
+    fn reconnect(&self, h: &mut Harness) -> usize {
+        let before = h.gaps();
+        let since = h.reconnect(&["a"]).unwrap();
+        let is_late = |event: &&Event| event.time >= Some(since);
+        let repeated: Vec<Event> = if self.walks_back {
+            let suffix = self.events.iter().rev().take_while(is_late);
+            suffix.cloned().collect::<Vec<_>>().into_iter().rev().collect()
+        } else {
+            self.events.iter().filter(is_late).cloned().collect()
+        };
+        h.step(Input::Events(repeated));
+        h.pass_alive(3 * SECOND);
+        h.gaps() - before
+    }
+}
+
+fn cut(h: &mut Harness) {
+    h.step(Input::StreamEnded("cut".into()));
+}
+
+#[test]
+fn events_of_a_break_are_counted_once_or_a_gap_is_told_whatever_the_daemons_clock_does() {
+    const HOUR: i64 = 3_600;
+    // How the clock is at first, after some events, and during the break.
+    let clocks = [
+        [0, 0, 0],
+        [HOUR, HOUR, HOUR],
+        [-HOUR, -HOUR, -HOUR],
+        [0, HOUR, HOUR],
+        [0, -HOUR, -HOUR],
+        [0, 0, HOUR],
+        [0, 0, -HOUR],
+        [HOUR, 0, 0],
+        [HOUR, HOUR, 0],
+        [0, 0, -30],
+        [0, -30, -30],
+        [0, -1, -2],
+    ];
+    for [first, then, at_last] in clocks {
+        for walks_back in [true, false] {
+            for (is_local, is_dated) in [(true, true), (true, false), (false, true), (false, false)] {
+                for quiet in [false, true] {
+                    let what = format!("{first} {then} {at_last} {walks_back} {is_local} {is_dated} {quiet}");
+                    let mut h = Harness::new(Settings { is_local, ..settings() });
+                    (h.ahead, h.is_dated) = (first, is_dated);
+                    h.reconnect(&["a"]);
+                    h.pass_alive(20 * SECOND);
+                    let mut memory = Memory { events: Vec::new(), walks_back };
+                    if !quiet {
+                        memory.tell(&mut h, "exec_die");
+                        memory.tell(&mut h, "exec_die");
+                    }
+                    h.ahead = then;
+                    if !quiet || then != first {
+                        memory.tell(&mut h, "exec_die");
+                    }
+                    cut(&mut h);
+                    h.ahead = at_last;
+                    memory.happen(&mut h, "exec_start: sh");
+                    let gaps = memory.reconnect(&mut h);
+                    memory.tell(&mut h, "exec_start: bash");
+                    let gaps = gaps.max(h.gaps());
+                    let count =
+                        |action: &str| h.counts.get(&(action.into(), "a".into())).copied().unwrap_or(0);
+                    let told = memory.events.iter().filter(|event| &*event.action == "exec_die").count();
+                    assert_eq!(count("exec_die"), told as u64, "{what}");
+                    assert_eq!(count("exec_start: bash"), 1, "{what}");
+                    let counted = count("exec_start: sh");
+                    assert!(counted == 1 || counted == 0 && gaps > 0, "{what}: {counted}, {gaps} gaps");
+                    if first == then && then == at_last && is_dated && is_local {
+                        assert_eq!((counted, gaps), (1, 0), "{what}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_event_from_the_future_hides_no_other() {
+    for walks_back in [true, false] {
+        for others in [0, 1, 5] {
+            let mut h = Harness::following(settings(), &["a"]);
+            h.pass_alive(20 * SECOND);
+            let mut memory = Memory { events: Vec::new(), walks_back };
+            memory.tell(&mut h, "exec_die");
+            h.ahead = 3_600;
+            memory.tell(&mut h, "exec_die");
+            h.ahead = 0;
+            for _ in 0..others {
+                memory.tell(&mut h, "exec_die");
+            }
+            cut(&mut h);
+            memory.happen(&mut h, "exec_start: sh");
+            assert_eq!(memory.reconnect(&mut h), 0);
+            assert_eq!(h.counts[&("exec_start: sh".into(), "a".into())], 1);
+            assert_eq!(h.counts[&("exec_die".into(), "a".into())], 2 + others);
+        }
+    }
+}
+
+#[test]
+fn what_happened_before_the_start_by_the_clock_of_a_virtual_machine_is_not_asked_for() {
+    for ahead in [-3_600, 3_600] {
+        let mut h = Harness::new(settings());
+        h.ahead = ahead;
+        assert_eq!(h.open(), h.clock(), "{ahead}");
+    }
+}
+
+#[test]
+fn half_a_log_that_comes_again_within_the_stream_counts_once() {
+    let mut h = Harness::following(settings(), &["a"]);
+    // As many as a million bytes hold.
+    let log: Vec<Event> = (0..9_000).map(|n| event("exec_die", "a", "a", SECOND + millis(n))).collect();
+    h.step(Input::Events(log.clone()));
+    h.step(Input::Events(log.clone()));
+    h.step(Input::Events(log[4_500..].to_vec()));
+    assert_eq!(h.counts[&("exec_die".into(), "a".into())], 9_000);
+    assert_eq!(h.gaps(), 0);
 }

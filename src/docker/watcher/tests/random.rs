@@ -182,7 +182,8 @@ impl World {
 
     fn input(&mut self, input: Input) {
         let life = match &input {
-            Input::Connected(r) | Input::StreamOpened(r) | Input::Ponged(r) => r.is_ok(),
+            Input::Connected(r) => r.is_ok(),
+            Input::StreamOpened(r) | Input::Ponged(r) => r.is_ok(),
             Input::Listed(result) => result.is_ok(),
             Input::Events(_) => true,
             Input::Inspected { outcome, .. } => !matches!(outcome, Outcome::Failed(_)),
@@ -220,7 +221,7 @@ impl World {
                 self.stream.clear();
                 return;
             }
-            Action::Connect => Input::Connected(Ok(())),
+            Action::Connect => Input::Connected(Ok(Some(wall(now)))),
             Action::OpenStream { since } => {
                 let since = since.unwrap();
                 self.asked_first.get_or_insert(since);
