@@ -288,14 +288,16 @@ fn list_path() -> String {
     with_query("/containers/json", ListContainersOptionsBuilder::new().all(true).build())
 }
 
-/// The path of the event stream. Containers' events are always asked for: they keep the state right.
+/// The path of the event stream. The events of containers and networks are always asked for: they keep the state
+/// right, counted or not.
 fn events_path(types: &[String], since: Option<SystemTime>) -> String {
     let mut options = EventsOptionsBuilder::new();
     if let Some(since) = since.and_then(|since| since.duration_since(UNIX_EPOCH).ok()) {
         options = options.since(&format!("{}.{:09}", since.as_secs(), since.subsec_nanos()));
     }
     if !types.iter().any(|t| t == "*") {
-        let mut wanted: Vec<&str> = types.iter().map(String::as_str).chain(["container"]).collect();
+        let mut wanted: Vec<&str> =
+            types.iter().map(String::as_str).chain(["container", "network"]).collect();
         wanted.sort_unstable();
         wanted.dedup();
         options = options.filters(&HashMap::from([("type", wanted)]));
@@ -343,8 +345,8 @@ mod tests {
                 .collect::<Vec<_>>()
                 .join("&")
         };
-        assert_eq!(path(&["container"]), r#"filters={"type":["container"]}"#);
-        assert_eq!(path(&["network"]), r#"filters={"type":["container","network"]}"#);
+        assert_eq!(path(&["container"]), r#"filters={"type":["container","network"]}"#);
+        assert_eq!(path(&["image", "network"]), r#"filters={"type":["container","image","network"]}"#);
         assert_eq!(path(&["*"]), "");
         let since = UNIX_EPOCH + Duration::new(5, 7);
         assert_eq!(events_path(&["*".into()], Some(since)), "/events?since=5.000000007");

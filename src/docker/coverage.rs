@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::inventory::{Container, Text};
+use crate::inventory::{Container, Health, Text};
 
 /// A single failure of a container that is known is no news: the next try is half a second away.
 const TOLERATED_FAILURES: u32 = 1;
@@ -15,11 +15,23 @@ const TOLERATED_FAILURES: u32 = 1;
 pub(super) struct Known {
     /// When the last run began and when it ended: what only events change.
     run: (i64, i64),
+    /// Whether it has a health check, and how many probes in a row have failed.
+    has_check: bool,
+    failing_streak: i64,
 }
 
 impl Known {
     pub(super) fn of(container: &Container) -> Self {
-        Self { run: (container.started_at, container.finished_at) }
+        Self {
+            run: (container.started_at, container.finished_at),
+            has_check: container.health != Health::None,
+            failing_streak: container.failing_streak,
+        }
+    }
+
+    /// Whether the end of a health probe changes something.
+    pub(super) fn is_changed_by_probe(&self, failed: bool) -> bool {
+        self.has_check && (failed || self.failing_streak != 0)
     }
 
     /// Whether no run has begun or ended in between.

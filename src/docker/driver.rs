@@ -369,7 +369,7 @@ async fn read_events(
         });
         let mut at_once = false;
         for event in events {
-            at_once |= event.effect() != Effect::Nothing;
+            at_once |= !matches!(event.effect(), Effect::Nothing | Effect::ProgramEnded { .. });
             gathered.push(event);
         }
         odd.log("event stream", oddities);

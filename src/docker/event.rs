@@ -31,6 +31,10 @@ pub(super) struct Event {
     pub(super) identity: Arc<EventIdentity>,
     /// What it changes cannot be seen yet, and no other event will tell when it can.
     pub(super) early: bool,
+    /// Of an event that is not about a container: the one that it names.
+    pub(super) concerns: Option<Text>,
+    /// It tells of the end of a program within a container that failed: of a health probe perhaps.
+    pub(super) failed: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -63,6 +67,9 @@ struct RawActor<'a> {
 /// Attributes that are not container labels, though they stand among them.
 const NAME: &str = "name";
 const IMAGE: &str = "image";
+/// Of a network's event: the container that is connected.
+const CONTAINER: &str = "container";
+const EXIT_CODE: &str = "exitCode";
 
 impl Event {
     /// Reads one event of the stream. Without a kind and an action it says nothing.
@@ -87,7 +94,10 @@ impl Event {
             .or_else(|| whole_number::<u64>(raw.time, "event's time", odd).map(Duration::from_secs));
         let actor = text(actor.id, "event's Actor.ID", odd);
         let health = field::<String>(raw.health, "event's HealthStatus", odd);
+        let concerns = attributes.get(CONTAINER).filter(|id| kind != "container" && is_id(id));
         Some(Self {
+            concerns: concerns.map(|id| id.as_str().into()),
+            failed: attributes.get(EXIT_CODE).is_some_and(|code| code != "0"),
             early: kind == "container" && action == "exec_died",
             action: docker_action(&kind, &action, health.as_deref()).into(),
             identity: Arc::new(identity(&kind, &actor, &attributes, selection)),
@@ -135,22 +145,32 @@ impl Event {
         without_command_line(&self.action, keep)
     }
 
-    /// What happens to what is known of a container.
+    /// The container that it tells something of.
+    pub(super) fn container(&self) -> Option<&Text> {
+        let actor = Some(&self.actor).filter(|id| self.is_container() && is_id(id));
+        actor.or(self.concerns.as_ref())
+    }
+
+    /// What happens to what is known of [`container`](Self::container).
     pub(super) fn effect(&self) -> Effect {
-        if !self.is_container() || !is_id(&self.actor) {
+        if self.concerns.is_some() {
+            // A start that fails has no event of its own, but the container's networks are connected and
+            // disconnected.
+            return Effect::Changed;
+        }
+        if self.container().is_none() {
             return Effect::Nothing;
         }
         match self.base_action() {
             // Of a health probe Podman before 4.7 tells as it begins, and with this as it ends, a few milliseconds
             // before its outcome is written down.
             "exec_die" if self.early => Effect::ChangedSoon,
+            "exec_die" => Effect::ProgramEnded { failed: self.failed },
             "destroy" => Effect::Gone,
             // Health checks flood a host with the exec ones, three a probe. None of these changes anything that
             // is shown. An action that is not known may.
-            "exec_create" | "exec_start" | "exec_die" | "exec_detach" | "top" | "attach" | "detach"
-            | "resize" | "commit" | "copy" | "export" | "archive-path" | "extract-to-dir" | "prune" => {
-                Effect::Nothing
-            }
+            "exec_create" | "exec_start" | "exec_detach" | "top" | "attach" | "detach" | "resize"
+            | "commit" | "copy" | "export" | "archive-path" | "extract-to-dir" | "prune" => Effect::Nothing,
             _ => Effect::Changed,
         }
     }
@@ -165,6 +185,9 @@ pub(super) enum Effect {
     Changed,
     /// In a moment it may not be as it was.
     ChangedSoon,
+    /// A program that was started within it has ended. If that was a health probe, and it failed, or is the first
+    /// good one after some that did, the count of failures changes in a moment, and no other event tells of it.
+    ProgramEnded { failed: bool },
     /// It is no more.
     Gone,
 }
@@ -278,7 +301,10 @@ mod tests {
     #[test]
     fn podman_tells_of_the_end_of_a_probe_before_its_outcome() {
         assert_eq!(container_event("exec_died", "").effect(), Effect::ChangedSoon);
-        assert_eq!(container_event("exec_die", "").effect(), Effect::Nothing);
+        let ended = |code| container_event("exec_die", &format!(r#""exitCode":"{code}""#)).effect();
+        assert_eq!(ended("0"), Effect::ProgramEnded { failed: false });
+        assert_eq!(ended("1"), Effect::ProgramEnded { failed: true });
+        assert_eq!(container_event("exec_die", "").effect(), Effect::ProgramEnded { failed: false });
     }
 
     #[test]
@@ -286,13 +312,31 @@ mod tests {
         for action in ["create", "start", "die", "oom", "rename", "health_status: healthy", "something-new"] {
             assert_eq!(container_event(action, "").effect(), Effect::Changed, "{action}");
         }
-        for action in ["exec_start: /bin/sh -c true", "exec_create: x", "exec_die", "top", "attach", "resize"]
+        for action in
+            ["exec_start: /bin/sh -c true", "exec_create: x", "exec_detach", "top", "attach", "resize"]
         {
             assert_eq!(container_event(action, "").effect(), Effect::Nothing, "{action}");
         }
         assert_eq!(container_event("destroy", "").effect(), Effect::Gone);
         let image = read(r#"{"Type":"image","Action":"destroy","Actor":{"ID":"0123"}}"#).unwrap();
-        assert_eq!(image.effect(), Effect::Nothing);
+        assert_eq!((image.effect(), image.container()), (Effect::Nothing, None));
+    }
+
+    #[test]
+    fn what_happens_to_a_network_is_a_hint_for_the_container_that_it_names() {
+        let event = |kind: &str, attributes: &str| {
+            let actor = format!(r#""Actor":{{"ID":"9","Attributes":{{{attributes}}}}}"#);
+            read(&format!(r#"{{"Type":"{kind}","Action":"disconnect",{actor}}}"#)).unwrap()
+        };
+        let named = event("network", r#""name":"none","container":"0123""#);
+        assert_eq!((named.effect(), named.container().unwrap().as_ref()), (Effect::Changed, "0123"));
+        assert_eq!(named.labels(&Events::default()), None, "it is not counted for that");
+        for attributes in ["", r#""container":"""#, r#""container":"../x""#] {
+            assert_eq!(event("network", attributes).effect(), Effect::Nothing, "{attributes}");
+        }
+        // A label of a container is no hint.
+        let labelled = event("container", r#""container":"4567""#);
+        assert_eq!(labelled.container().unwrap().as_ref(), "9");
     }
 
     #[test]

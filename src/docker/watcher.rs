@@ -511,21 +511,30 @@ impl Watcher {
         if of_interest && let Some(labels) = event.labels(&self.settings.events) {
             out.push(Action::Change(Change::Count(labels, event.time)));
         }
+        let Some(id) = event.container() else {
+            out.push(Action::Note(Note::Event(event)));
+            return;
+        };
         match event.effect() {
             Effect::Nothing => {}
             Effect::Gone => {
-                let was_known = self.coverage.get(&event.actor).is_some();
-                self.gone(&event.actor, out);
+                let was_known = self.coverage.get(id).is_some();
+                self.gone(id, out);
                 if let Some(time) = event.time.filter(|_| was_known) {
                     out.push(Action::Note(Note::Applied(time)));
                 }
             }
+            // A mere hint: it may have changed nothing, and has no effect to be timed.
+            Effect::Changed if !event.is_container() => self.mark(id, None),
             // A rename is of interest in any case: its old name may have been.
-            Effect::Changed if of_interest || event.base_action() == "rename" => {
-                self.mark(&event.actor, event.time);
+            Effect::Changed if of_interest || event.base_action() == "rename" => self.mark(id, event.time),
+            Effect::ChangedSoon if of_interest => self.delayed.note(self.now, id),
+            Effect::ProgramEnded { failed }
+                if self.coverage.get(id).is_some_and(|known| known.is_changed_by_probe(failed)) =>
+            {
+                self.delayed.note(self.now, id);
             }
-            Effect::ChangedSoon if of_interest => self.delayed.note(self.now, &event.actor),
-            Effect::Changed | Effect::ChangedSoon => {}
+            Effect::Changed | Effect::ChangedSoon | Effect::ProgramEnded { .. } => {}
         }
         out.push(Action::Note(Note::Event(event)));
     }

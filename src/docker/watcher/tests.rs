@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::docker::delayed::DELAY;
-use crate::inventory::{EventIdentity, Status};
+use crate::inventory::{EventIdentity, Health, Status};
 
 /// A watcher with what it has made of the inventory.
 struct Harness {
@@ -68,6 +68,8 @@ fn event(action: &str, id: &str, name: &str, at: Duration) -> Event {
         time: Some(wall(at)),
         identity: Arc::new(EventIdentity { name: Some(name.into()), ..EventIdentity::default() }),
         early: false,
+        concerns: None,
+        failed: false,
     }
 }
 
@@ -1351,4 +1353,46 @@ fn half_a_log_that_comes_again_within_the_stream_counts_once() {
     h.step(Input::Events(log[4_500..].to_vec()));
     assert_eq!(h.counts[&("exec_die".into(), "a".into())], 9_000);
     assert_eq!(h.gaps(), 0);
+}
+
+#[test]
+fn the_count_of_failed_probes_is_followed_by_one_inspect_for_each_that_changes_it() {
+    let mut h = Harness::new(settings());
+    h.open();
+    h.step(Input::Listed(Ok(vec![entry("a", "a"), entry("b", "b")])));
+    let checked =
+        |streak| Container { health: Health::Healthy, failing_streak: streak, ..Container::sample("a", "a") };
+    h.step(found(checked(0)));
+    h.step(found(Container::sample("b", "b")));
+    let ended = |h: &Harness, id: &str, failed| Event { failed, ..event("exec_die", id, id, h.at) };
+    // Of what has no check, and of a probe that was good as those before it, nothing changes.
+    h.events([ended(&h, "b", true), ended(&h, "a", false)]);
+    assert_eq!(h.pass_alive(SECOND), []);
+    h.events([ended(&h, "a", true)]);
+    assert_eq!(h.pass_alive(DELAY), inspects(&["a"]));
+    h.step(found(checked(1)));
+    assert_eq!(h.known["a"].failing_streak, 1);
+    // The first good one ends the row.
+    h.events([ended(&h, "a", false)]);
+    assert_eq!(h.pass_alive(DELAY), inspects(&["a"]));
+    h.step(found(checked(0)));
+    h.events([ended(&h, "a", false)]);
+    assert_eq!(h.pass_alive(SECOND), []);
+    h.assert_at_rest();
+}
+
+#[test]
+fn a_network_tells_of_a_start_that_failed() {
+    let mut h = Harness::following(settings(), &["a"]);
+    let disconnect = Event {
+        kind: "network".into(),
+        concerns: Some("a".into()),
+        ..event("disconnect", "n", "none", SECOND)
+    };
+    assert_eq!(h.events([disconnect]), inspects(&["a"]));
+    h.step(found(Container { exit_code: 127, ..Container::sample("a", "a") }));
+    assert_eq!(h.known["a"].exit_code, 127);
+    assert!(h.counts.is_empty(), "networks are not counted unless they are asked for");
+    assert_eq!(h.noted(|n| matches!(n, Note::Applied(_))), 0);
+    h.assert_at_rest();
 }
