@@ -530,6 +530,122 @@ fn events_that_come_twice_are_counted_once() {
 }
 
 #[test]
+fn half_a_log_that_comes_again_within_the_stream_counts_once() {
+    let _machine = shared();
+    let engine = FakeEngine::start().unwrap();
+    let id = engine.add(Container::new("web"));
+    let scene = Scene::start(&engine, setup(&engine));
+    // As many as Podman keeps of a log of a million bytes, half of it twice.
+    let log: Vec<Event> = (0..4_000).map(|_| engine.emit(engine.event("exec_die", &id))).collect();
+    let rotated = || log[2_000..].iter().for_each(|event| engine.repeat(event));
+    rotated();
+    engine.emit(engine.event("exec_die", &id));
+    rotated();
+    scene.wait_count("exec_die", "web", 4_001);
+    // Nor do they count again after a break.
+    engine.cut_events();
+    engine.emit(engine.event("exec_die", &id));
+    scene.wait_count("exec_die", "web", 4_002);
+    rotated();
+    engine.act(&id, "pause", pause);
+    scene.wait_count("pause", "web", 1);
+    scene.wait_count("exec_die", "web", 4_002);
+    assert_eq!(scene.own("event_gaps_total"), 0.0);
+    scene.end();
+}
+
+#[test]
+fn a_break_loses_no_event_whatever_clock_the_engine_goes_by() {
+    let _machine = shared();
+    const HOUR: i64 = 3_600;
+    for by_time in [false, true] {
+        // The clock at first, after some events, and during the break; and whether it went back during that, so that
+        // nothing shows how the events before it and after it belong together.
+        for (clocks, is_lost) in [
+            ([0, 0, 0], false),
+            ([HOUR, HOUR, HOUR], false),
+            ([-HOUR, -HOUR, -HOUR], false),
+            ([0, HOUR, 0], false),
+            ([0, HOUR, HOUR], false),
+            ([0, -HOUR, -HOUR], false),
+            ([0, 0, HOUR], false),
+            ([0, 0, -HOUR], true),
+        ] {
+            if by_time && clocks[1] < clocks[0] {
+                // Then Podman tells nothing of what happens until its clock is where it was.
+                continue;
+            }
+            let what = format!("{clocks:?} {by_time}");
+            let engine = FakeEngine::start().unwrap();
+            if by_time {
+                engine.choose_events_by_time();
+            }
+            engine.set_clock(clocks[0]);
+            let id = engine.add(Container::new("web"));
+            engine.emit(engine.event("before", &id));
+            thread::sleep(Duration::from_millis(1_100));
+            let scene = Scene::start(&engine, setup(&engine));
+            engine.emit(engine.event("exec_die", &id));
+            engine.set_clock(clocks[1]);
+            engine.emit(engine.event("exec_die", &id));
+            scene.wait_count("exec_die", "web", 2);
+            engine.refuse();
+            engine.set_clock(clocks[2]);
+            engine.act(&id, "pause", pause);
+            engine.reopen().unwrap();
+            scene.wait_status(BACK, "web", PAUSED);
+            engine.emit(engine.event("exec_die", &id));
+            scene.wait(|scrape| {
+                let counted = count(scrape, "pause", "web").unwrap_or(0.0);
+                let gaps = scrape.plain("docker_state_exporter_event_gaps_total");
+                match (counted, gaps) {
+                    (1.0, 0.0) => Ok(()),
+                    (counted, gaps) if is_lost && counted + gaps > 0.0 => Ok(()),
+                    _ => Err(format!("{what}: counted {counted} times, {gaps} gaps")),
+                }
+            });
+            scene.wait_count("exec_die", "web", 3);
+            assert_eq!(count(&scene.scrape(), "before", "web"), None, "{what}: from before the start");
+            scene.end();
+        }
+    }
+}
+
+#[test]
+fn a_start_that_fails_is_told_by_the_containers_network() {
+    let _machine = shared();
+    let engine = FakeEngine::start().unwrap();
+    let id = engine.add(Container::new("web").status("created"));
+    let scene = Scene::start(&engine, setup(&engine));
+    engine.update(&id, |container| container.exit_code(127));
+    let network =
+        Event::new("network", "disconnect", "9").attribute("name", "none").attribute("container", &id);
+    engine.emit(network);
+    scene.wait_for(BACK, |scrape| is("exit code", gauge(scrape, "container_state_exitcode", "web"), 127.0));
+    // A hint is not counted, unless networks are.
+    assert_eq!(scene.scrape().select("docker_events", &labels([("type", "network")])).len(), 0);
+    assert_eq!(engine.inspects(&id), 2);
+    scene.end();
+}
+
+#[test]
+fn the_count_of_failed_probes_costs_one_inspect_for_each_that_fails() {
+    let _machine = shared();
+    let engine = FakeEngine::start().unwrap();
+    let id = engine.add(Container::new("web").health("unhealthy", 3));
+    let scene = Scene::start(&engine, setup(&engine));
+    let probe = |code: &str| engine.event("exec_die", &id).attribute("exitCode", code);
+    for streak in 4..8 {
+        engine.update(&id, |container| container.health("unhealthy", streak));
+        engine.emit(probe("1"));
+        let metric = "container_state_health_failingstreak";
+        scene.wait_for(BACK, |scrape| is(metric, gauge(scrape, metric, "web"), streak as f64));
+    }
+    assert_eq!(engine.inspects(&id), 5);
+    scene.end();
+}
+
+#[test]
 fn an_engine_that_falls_silent_is_down_then_withheld_then_back_within_a_second() {
     let _machine = shared();
     let engine = FakeEngine::start().unwrap();

@@ -27,7 +27,12 @@ pub(crate) type Line = io::Result<Bytes>;
 pub(crate) struct Broker {
     buffer: VecDeque<Arc<Event>>,
     streams: Vec<Stream>,
+    /// The last time that the engine's clock gave to an event.
     last_time: i64,
+    /// How far the engine's clock is ahead of this machine's.
+    ahead: i64,
+    /// Whether events are chosen by their time alone, as Podman does it.
+    by_time: bool,
     silent: bool,
     skipped: u64,
 }
@@ -37,15 +42,32 @@ struct Stream {
     filters: Filters,
     legacy: bool,
     until: Option<i64>,
+    /// What is dated before it is passed over.
+    from: Option<i64>,
 }
 
 impl Broker {
+    /// Sets the engine's clock: this far ahead of the machine's, in nanoseconds.
+    pub(crate) fn set_clock(&mut self, ahead: i64) {
+        (self.ahead, self.last_time) = (ahead, 0);
+    }
+
+    /// The time by the engine's clock.
+    pub(crate) fn clock(&self) -> i64 {
+        now_nano().saturating_add(self.ahead)
+    }
+
+    /// Chooses events by their time alone.
+    pub(crate) fn choose_by_time(&mut self) {
+        self.by_time = true;
+    }
+
     /// Remembers an event and sends it. An event without a time gets the present one, later than the last.
     pub(crate) fn emit(&mut self, mut event: Event) -> Event {
         if event.time_nano == 0 {
-            event.time_nano = now_nano().max(self.last_time + 1);
+            event.time_nano = self.clock().max(self.last_time + 1);
+            self.last_time = event.time_nano;
         }
-        self.last_time = self.last_time.max(event.time_nano);
         let event = Arc::new(event);
         if self.buffer.len() == BUFFER {
             self.buffer.pop_front();
@@ -63,7 +85,8 @@ impl Broker {
         let skipped = &mut self.skipped;
         self.streams.retain(|stream| {
             let late = stream.until.is_some_and(|until| event.time_nano > until);
-            if late || !stream.filters.pass(event) {
+            let early = stream.from.is_some_and(|from| event.time_nano < from);
+            if late || early || !stream.filters.pass(event) {
                 return !stream.lines.is_closed();
             }
             deliver(&stream.lines, Ok(event.line(stream.legacy)), skipped)
@@ -86,9 +109,12 @@ impl Broker {
     ) -> mpsc::Receiver<Line> {
         let (lines, receiver) = mpsc::channel(QUEUE);
         if since.is_some() || until.is_some() {
-            // moby walks backwards and stops at the first event that is too old.
-            let from = self.buffer.iter().rposition(|event| event.time_nano < since.unwrap_or(0));
-            for event in self.buffer.iter().skip(from.map_or(0, |position| position + 1)) {
+            // moby walks backwards and stops at the first event that is too old. Podman reads its log from the
+            // beginning, and passes over those that are too old.
+            let is_old = |event: &Event| event.time_nano < since.unwrap_or(0);
+            let from = self.buffer.iter().rposition(|event| is_old(event)).filter(|_| !self.by_time);
+            let kept = self.buffer.iter().skip(from.map_or(0, |position| position + 1));
+            for event in kept.filter(|event| !is_old(event)) {
                 if until.is_none_or(|until| event.time_nano <= until) && filters.pass(event) {
                     deliver(&lines, Ok(event.line(legacy)), &mut self.skipped);
                 }
@@ -96,7 +122,8 @@ impl Broker {
         }
         // With an `until` that has passed, the buffer is all that is asked for.
         if until.is_none_or(|until| until > now_nano()) {
-            self.streams.push(Stream { lines, filters, legacy, until });
+            let from = since.filter(|_| self.by_time);
+            self.streams.push(Stream { lines, filters, legacy, until, from });
         }
         receiver
     }

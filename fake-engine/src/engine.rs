@@ -253,6 +253,17 @@ impl FakeEngine {
         lock(&self.shared.broker).send_raw(&bytes.into());
     }
 
+    /// Sets the engine's clock, by which events and answers are dated: so many seconds ahead of this machine's.
+    pub fn set_clock(&self, ahead: i64) {
+        lock(&self.shared.broker).set_clock(ahead.saturating_mul(1_000_000_000));
+    }
+
+    /// From now on events are chosen by their time alone, as Podman does it: what is dated before `since` is passed
+    /// over, also of what has yet to happen. Docker looks back from its last event to the first that is too old.
+    pub fn choose_events_by_time(&self) {
+        lock(&self.shared.broker).choose_by_time();
+    }
+
     /// Forgets the events of the past.
     pub fn forget_events(&self) {
         lock(&self.shared.broker).forget();

@@ -453,6 +453,13 @@ fn full(body: impl Into<Bytes>) -> Body {
 /// What moby says of itself in every answer.
 fn headers(shared: &Shared, mut response: Response<Body>) -> Response<Body> {
     let version = lock(&shared.state).maximum.to_string();
+    let clock = jiff::Timestamp::from_nanosecond(i128::from(lock(&shared.broker).clock())).ok();
+    let date = clock.and_then(|clock| {
+        jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&clock).ok()
+    });
+    if let Some(date) = date {
+        set_header(&mut response, "date", &date);
+    }
     set_header(&mut response, "api-version", &version);
     set_header(&mut response, "docker-experimental", "false");
     set_header(&mut response, "ostype", "linux");

@@ -40,6 +40,8 @@ pub(super) struct Continuity {
     asked: Option<SystemTime>,
     /// Whether that was too late: a new event is dated before it.
     asked_too_late: bool,
+    /// Whether this stream has repeated an event.
+    has_repeated: bool,
     /// Whether a stream was ever open.
     listened: bool,
     /// Whether the daemon could not be reached since: it may have restarted, and forgotten its events.
@@ -61,6 +63,16 @@ pub(super) struct Continuity {
     in_vain: u32,
     /// Until when no doubt counts: a daemon that tells nothing of what it does is not asked at every list.
     unmoved_until: Option<Instant>,
+}
+
+/// Whether an event has come before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Novelty {
+    /// It has.
+    Repeat,
+    /// It has not, for it happened before the first stream.
+    BeforeStart,
+    New,
 }
 
 /// Whether the stream goes on from where the last one ended.
@@ -91,6 +103,7 @@ impl Continuity {
             first_asked: None,
             clock: None,
             asked: None,
+            has_repeated: false,
             asked_too_late: false,
             listened: false,
             away: false,
@@ -125,7 +138,10 @@ impl Continuity {
         dated: Option<SystemTime>,
     ) -> Option<SystemTime> {
         let daemons = dated.or(self.is_local.then_some(wall));
-        let back = self.went_back(now, daemons);
+        let point = if self.doubted { self.trusted } else { self.seen.resume_point() };
+        // What happened before the last event is in its date already.
+        let last = point.map(|point| (point.arrived_at, point.proven_until));
+        let back = went_back(self.clock, now, daemons).min(went_back(last.or(self.clock), now, daemons));
         self.clock = daemons.map(|daemons| (now, daemons));
         let Some(first) = self.first_asked else {
             let is_ours = daemons.is_none_or(|daemons| difference(daemons, wall) <= CLOCK_SLACK);
@@ -135,7 +151,6 @@ impl Continuity {
             // daemon's, old events would be counted.
             return self.is_local.then_some(first);
         };
-        let point = if self.doubted { self.trusted } else { self.seen.resume_point() };
         let (since, is_early_enough) = self.seen.since(first, point, back);
         let proof = match point {
             _ if !is_early_enough => Some(Proof::None),
@@ -148,15 +163,8 @@ impl Continuity {
         // Podman passes over whatever is dated before, also what has yet to happen.
         let since = daemons.filter(|_| !back.is_zero()).map_or(since, |daemons| since.min(daemons));
         self.asked = Some(since);
+        self.has_repeated = false;
         Some(since)
-    }
-
-    /// How far the daemon's clock went back since the last stream was asked for.
-    fn went_back(&self, now: Instant, daemons: Option<SystemTime>) -> Duration {
-        let (Some((then, before)), Some(daemons)) = (self.clock, daemons) else { return Duration::ZERO };
-        let expected = before.checked_add(now.saturating_duration_since(then)).unwrap_or(before);
-        let back = expected.duration_since(daemons).unwrap_or_default();
-        if back > CLOCK_SLACK { back } else { Duration::ZERO }
     }
 
     /// The stream is open.
@@ -165,18 +173,28 @@ impl Continuity {
     }
 
     /// An event has come: is it new?
-    pub(super) fn is_new(&mut self, now: Instant, event: &Event) -> bool {
+    pub(super) fn judge_event(&mut self, now: Instant, event: &Event) -> Novelty {
         if matches!(self.link, Link::Open { proof: Proof::Any, .. }) {
             self.close_link();
         }
+        // Where the clock went back, what is repeated may reach back to before we listened. That comes first, before
+        // anything that was seen.
+        let is_before_start = self.link != Link::Closed
+            && !self.has_repeated
+            && event.time.is_some_and(|time| self.first_asked.is_some_and(|first| time < first));
         let new = match (event.key(), event.time) {
             (Some(key), Some(time)) => self.insert(now, key, time),
             _ => true,
         };
+        self.has_repeated |= !new;
         if new && self.suspects.remove(&event.actor) {
             self.told = true;
         }
-        new
+        match new {
+            false => Novelty::Repeat,
+            true if is_before_start => Novelty::BeforeStart,
+            true => Novelty::New,
+        }
     }
 
     fn insert(&mut self, now: Instant, key: u64, time: SystemTime) -> bool {
@@ -287,4 +305,12 @@ impl Continuity {
 
 fn difference(a: SystemTime, b: SystemTime) -> Duration {
     a.duration_since(b).unwrap_or_else(|error| error.duration())
+}
+
+/// How far a clock went back since it showed a time.
+fn went_back(shown: Option<(Instant, SystemTime)>, now: Instant, clock: Option<SystemTime>) -> Duration {
+    let (Some((then, before)), Some(clock)) = (shown, clock) else { return Duration::ZERO };
+    let expected = before.checked_add(now.saturating_duration_since(then)).unwrap_or(before);
+    let back = expected.duration_since(clock).unwrap_or_default();
+    if back > CLOCK_SLACK { back } else { Duration::ZERO }
 }

@@ -40,6 +40,8 @@ pub(super) struct ResumePoint {
     from: SystemTime,
     /// A repeat that is dated later than this may be one from the future, and does not show that none is missing.
     pub(super) proven_until: SystemTime,
+    /// When the event that is dated so arrived.
+    pub(super) arrived_at: Instant,
 }
 
 impl EventDedup {
@@ -71,8 +73,9 @@ impl EventDedup {
             let dated = time.duration_since(from).unwrap_or_default();
             dated <= at.saturating_duration_since(earliest_at) + ON_THE_WAY
         };
-        let last = self.arrivals.iter().rfind(|arrival| is_in_step(arrival));
-        Some(ResumePoint { from, proven_until: last.map_or(from, |(_, time)| *time) })
+        let last = self.arrivals.iter().rfind(|arrival| is_in_step(arrival)).copied();
+        let (arrived_at, proven_until) = last.unwrap_or((earliest_at, from));
+        Some(ResumePoint { from, proven_until, arrived_at })
     }
 
     /// The moment from which the daemon is to repeat its events, if those up to `point` are known, its clock has
@@ -163,7 +166,7 @@ mod tests {
         seen.insert(now, 1, at(100.0));
         seen.insert(now, 2, at(3_700.0));
         let point = seen.resume_point().unwrap();
-        assert_eq!(point, ResumePoint { from: at(100.0), proven_until: at(100.0) });
+        assert_eq!(point, ResumePoint { from: at(100.0), proven_until: at(100.0), arrived_at: now });
         seen.insert(now + Duration::from_secs(9), 3, at(109.0));
         assert_eq!(seen.resume_point().unwrap().proven_until, at(109.0));
         assert_eq!(since(&seen, 10.0), at(99.0));

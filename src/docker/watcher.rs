@@ -20,7 +20,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::continuity::Continuity;
+use super::continuity::{Continuity, Novelty};
 use super::coverage::{Coverage, Known};
 use super::dedup::ResumePoint;
 use super::delayed::DelayedInspects;
@@ -503,12 +503,14 @@ impl Watcher {
     }
 
     fn event(&mut self, event: Event, out: &mut Vec<Action>) {
-        if !self.continuity.is_new(self.now, &event) {
+        let novelty = self.continuity.judge_event(self.now, &event);
+        if novelty == Novelty::Repeat {
             return;
         }
         let of_interest = !event.is_container()
             || event.identity.name.as_deref().is_none_or(|name| self.settings.names.matches(name));
-        if of_interest && let Some(labels) = event.labels(&self.settings.events) {
+        let is_ours = of_interest && novelty == Novelty::New;
+        if is_ours && let Some(labels) = event.labels(&self.settings.events) {
             out.push(Action::Change(Change::Count(labels, event.time)));
         }
         let Some(id) = event.container() else {
