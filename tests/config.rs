@@ -523,6 +523,36 @@ fn secrets_are_not_shown() {
     let error = environment(&variables).unwrap_err();
     assert_eq!(error.lines().count(), 6, "{error}");
     assert!(!error.contains("s3cret"), "{error}");
+
+    // Malformed too.
+    for value in [
+        "http://me:s3cret@h:99999/",
+        "me:s3cret@h",
+        "tcp:me:s3cret@h",
+        "http://h/?key=s3cret x",
+        "http://me:s3cret",
+    ] {
+        for name in ["OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "DOCKER_HOST"] {
+            let told = match environment(&[(name, value)]) {
+                Ok(loaded) => loaded.warnings.join("\n") + &config::to_yaml(&loaded.config),
+                Err(error) => error,
+            };
+            assert!(!told.contains("s3cret"), "{name}={value}: {told}");
+        }
+    }
+    for headers in ["api-key: s3cret", "a b s3cret=x", "api-key=s3cret%", "s3cret", "a=s3cret%0A"] {
+        let variables =
+            [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h"), ("OTEL_EXPORTER_OTLP_HEADERS", headers)];
+        let error = environment(&variables).unwrap_err();
+        assert!(!error.contains("s3cret"), "{headers}: {error}");
+    }
+    // Wherever a variable stands whose name says that it holds one.
+    for text in ["log_level: ${API_TOKEN}", "web: {max_requests: \"${MY_SECRET}\"}", "docker: ${DB_PASSWORD}"]
+    {
+        let variables = [("API_TOKEN", "s3cret"), ("MY_SECRET", "s3cret"), ("DB_PASSWORD", "s3cret")];
+        let error = yaml_with(text, &variables).unwrap_err().to_string();
+        assert!(error.contains("a value that is not shown") && !error.contains("s3cret"), "{error}");
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------
@@ -897,9 +927,93 @@ fn wrong_variables_are_told_by_name() {
             "DOCKER_TLS_VERIFY: set, but the host is spoken to without TLS: http://h\n\
              hint: use https:// or tcp:// in the host",
         ),
+        (
+            &[("DOCKER_HOST", "unix:/var/run/docker.sock")],
+            "DOCKER_HOST: not a Docker host: unix:/var/run/docker.sock\nhint: a socket is unix:///var/run/docker.sock",
+        ),
+        (
+            &[("OTEL_RESOURCE_ATTRIBUTES", "a=%ZZ")],
+            "OTEL_RESOURCE_ATTRIBUTES: entry 1 has a % without two hexadecimal digits after it: a=%ZZ\n\
+             hint: %25 is a percent sign",
+        ),
+        (
+            &[endpoint, ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=S%")],
+            "OTEL_EXPORTER_OTLP_HEADERS: entry 1 has a % without two hexadecimal digits after it\n\
+             hint: %25 is a percent sign",
+        ),
+        (
+            &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://u:S@h")],
+            "OTEL_EXPORTER_OTLP_ENDPOINT: a URL with a user name or a password, which would not be sent\n\
+             hint: leave them out, and give them as a header named authorization",
+        ),
     ];
-    for (variables, expected) in cases {
+    // What each of them is when its hint is followed.
+    let followed: &[Variables<'_>] = &[
+        &[("OTEL_LOG_LEVEL", "trace")],
+        &[("OTEL_RESOURCE_ATTRIBUTES", "a=b%2Cc")],
+        &[("OTEL_RESOURCE_ATTRIBUTES", "a=b")],
+        &[("OTEL_SDK_DISABLED", "true")],
+        &[("OTEL_METRICS_EXPORTER", "otlp, prometheus, console")],
+        &[("OTEL_METRICS_EXPORTER", "none")],
+        &[("OTEL_EXPORTER_PROMETHEUS_PORT", "65535")],
+        &[("OTEL_EXPORTER_PROMETHEUS_HOST", "a")],
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4317")],
+        &[endpoint, ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
+        &[endpoint, ("OTEL_EXPORTER_OTLP_HEADERS", "key=secret%2Ctoo")],
+        &[endpoint, ("OTEL_EXPORTER_OTLP_METRICS_TIMEOUT", "0")],
+        &[endpoint, ("OTEL_METRIC_EXPORT_INTERVAL", "1")],
+        &[endpoint, ("OTEL_EXPORTER_OTLP_COMPRESSION", "none")],
+        &[
+            endpoint,
+            ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/key"),
+            ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/cert"),
+        ],
+        &[endpoint, ("OTEL_EXPORTER_OTLP_INSECURE", "true")],
+        &[endpoint, ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "cumulative")],
+        &[("DOCKER_HOST", "unix:///var/run/docker.sock")],
+        &[("DOCKER_HOST", "tcp://h"), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", "/certificates")],
+        &[("DOCKER_HOST", "https://h"), ("DOCKER_TLS_VERIFY", "1"), ("HOME", "/root")],
+        &[("DOCKER_HOST", "unix:///var/run/docker.sock")],
+        &[("OTEL_RESOURCE_ATTRIBUTES", "a=%25ZZ")],
+        &[endpoint, ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=S%25")],
+        &[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://h"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Basic%20dTpT"),
+        ],
+    ];
+    assert_eq!(cases.len(), followed.len());
+    for ((variables, expected), followed) in cases.iter().zip(followed) {
         assert_eq!(environment(variables).unwrap_err(), *expected, "{variables:?}");
+        if let Err(error) = environment(followed) {
+            panic!("the hint is refused too: {followed:?}: {error}");
+        }
+    }
+}
+
+/// The same of flags, most of whose errors are told above and below.
+#[test]
+fn what_the_hints_of_flags_say_is_accepted() {
+    for (refused, followed) in [
+        (&["--web.listen-address=8080"][..], &["--web.listen-address=:8080"][..]),
+        (&["--web.listen-address=localhost"], &["--web.listen-address=127.0.0.1:8080"]),
+        (&["--web.listen-address=::1:8080"], &["--web.listen-address=[::1]:8080"]),
+        (&["--web.listen-address=:http"], &["--web.listen-address=:8080"]),
+        (&["--web.listen-address=a b:1"], &["--web.listen-address=127.0.0.1:8080"]),
+        (&["--web.telemetry-path=metrics"], &["--web.telemetry-path=/metrics"]),
+        (&["--web.telemetry-path=/"], &["--web.telemetry-path=/metrics"]),
+        (&["--log.level=loud"], &["--log.level=trace"]),
+        (&["--log.format=text"], &["--log.format=logfmt"]),
+        (&["--log.format=jsno"], &["--log.format=json"]),
+        (&["-cache-period=2s"], &["-cache-period=2"]),
+        (&["-cache-period=-1"], &["-cache-period=0"]),
+        (&["-add-container-labels=no"], &["-add-container-labels=false"]),
+        (&["-add-container-labels", "false"], &["--add-container-labels=false"]),
+    ] {
+        let error = run(refused, &[]).unwrap_err();
+        assert!(error.text.contains("\nhint: "), "{refused:?}: {}", error.text);
+        if let Err(error) = run(followed, &[]) {
+            panic!("the hint is refused too: {followed:?}: {}", error.text);
+        }
     }
 }
 
