@@ -20,9 +20,9 @@ use super::model::{
 };
 use super::substitution::Environment;
 use super::values::{
-    COMPRESSIONS, GRPC_ENDPOINT, HTTP_ENDPOINT, MAX_MILLIS, TEMPORALITIES, allowed_host, attributes, choice,
-    docker_host, endpoint, header_name, header_value, headers, host, listen_address, log_level, merged,
-    telemetry_path,
+    COMPRESSIONS, GRPC_ENDPOINT, HTTP_ENDPOINT, MAX_MILLIS, TEMPORALITIES, allowed_host, attributes,
+    check_header_count, choice, docker_host, endpoint, header_name, header_value, headers, host,
+    listen_address, log_level, merged, telemetry_path,
 };
 use super::views::{cardinality_limits, exemplar_filter, histogram_aggregation, producers, views};
 use super::yaml::{Kind, Node, Scalar};
@@ -498,8 +498,12 @@ fn otlp(section: &Section<'_>, default: &str, tls: Option<Tls>, insecure: Option
         ("client_certificate_file", "since schema 1.0 it is tls.cert_file"),
     ]);
     let mut pairs = section.field("headers_list").secret().parse(headers).unwrap_or_default();
-    for item in section.field("headers").secret_with_keys().items().unwrap_or_default() {
+    let field = section.field("headers").secret_with_keys();
+    for item in field.items().unwrap_or_default() {
         pairs.extend(item.section(header).flatten());
+    }
+    if let Err(invalid) = check_header_count(pairs.len()) {
+        field.problem(invalid);
     }
     section.no_effect("max_request_size", NO_EFFECT_YET);
     section.no_effect("max_response_size", NO_EFFECT_YET);

@@ -152,9 +152,23 @@ pub(crate) fn header_value(name: &str, text: &str) -> Result<String, Invalid> {
     })
 }
 
+/// Headers that a destination may have. A map of some ten thousand would panic.
+const MAX_HEADERS: usize = 1000;
+
+/// Refuses more headers than can be sent.
+pub(crate) fn check_header_count(count: usize) -> Result<(), Invalid> {
+    if count <= MAX_HEADERS {
+        return Ok(());
+    }
+    Err(Invalid::new(format!("{count} headers"))
+        .hint(format!("{MAX_HEADERS} at most; servers take far fewer")))
+}
+
 /// Headers as `OTEL_EXPORTER_OTLP_HEADERS` has them: `key=value,key=value`, values percent-encoded.
 pub(crate) fn headers(text: &str) -> Result<Vec<(String, String)>, Invalid> {
-    pairs(text, true)?
+    let pairs = pairs(text, true)?;
+    check_header_count(pairs.len())?;
+    pairs
         .into_iter()
         .map(|(name, value)| {
             let name = header_name(&name)?;

@@ -272,3 +272,22 @@ fn of_very_many_problems_the_first_are_told() {
     assert_eq!(warnings.len(), 51);
     assert_eq!(warnings[50], "config.yaml: and 150 more warnings");
 }
+
+/// A map of headers has an end, beyond which it panics.
+#[test]
+fn more_headers_than_can_be_sent_are_refused() {
+    let start = "meter_provider: {readers: [{periodic: {exporter: {otlp_grpc: {";
+    let listed = |n: usize| {
+        let items: String = (0..n).map(|i| format!("{{name: h{i}, value: x}},")).collect();
+        read(&format!("{start}headers: [{items}]}}}}}}}}]}}"))
+    };
+    let joined = |n: usize| {
+        let pairs: String = (0..n).map(|i| format!("h{i}=x,")).collect();
+        read(&format!("{start}headers_list: \"{pairs}\"}}}}}}}}]}}"))
+    };
+    assert!(listed(1000).is_ok() && joined(1000).is_ok());
+    for result in [listed(100_000), joined(100_000)] {
+        let error = result.unwrap_err().to_string();
+        assert!(error.ends_with(": 100000 headers\nhint: 1000 at most; servers take far fewer"), "{error}");
+    }
+}
