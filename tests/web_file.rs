@@ -162,7 +162,7 @@ fn what_is_wrong_is_told_with_place_and_hint() {
         ),
         (
             "rate_limit: {interval: 5, burst: 1}".into(),
-            "1:24: rate_limit.interval: not a duration: 5\nhint: a number with a unit, for example 100ms or 1s",
+            "1:24: rate_limit.interval: not a duration; it is not shown\nhint: a number with a unit, for example 100ms or 1s",
         ),
         (
             "rate_limit: {interval: 1s, burst: 0}".into(),
@@ -199,7 +199,10 @@ fn what_is_wrong_is_told_with_place_and_hint() {
 }
 
 /// Every kind of protection, and secrets: the key's text, and what of the hash nobody may see.
-const PROTECTED: &str = "tls_server_config:
+const PROTECTED: &str = "rate_limit:
+  interval: 1s
+  burst: 100
+tls_server_config:
   cert: CERTIFICATE
   key: |
     -----BEGIN PRIVATE KEY-----
@@ -233,12 +236,15 @@ fn a_file_that_is_cut_off_anywhere_takes_no_protection_away() {
         let tls = cut.tls.unwrap();
         assert_eq!(tls.client_auth, ClientAuth::RequireAndVerifyClientCert, "{end}");
         assert_eq!((tls.min_version, tls.client_allowed_sans.len()), (Version::Tls13, 1), "{end}");
-        assert!(cut.users.contains_key("alice"), "{end}");
+        assert!(cut.users.contains_key("alice") && cut.rate_limit.is_some(), "{end}");
     }
     // Without the second user, and without the headers.
     assert!(accepted > 0);
     let nothing = WebFile::default();
-    assert_eq!(whole.protection_lost_in(&nothing), ["passwords (basic_auth_users)", "TLS"]);
+    assert_eq!(
+        whole.protection_lost_in(&nothing),
+        ["passwords (basic_auth_users)", "the limit of requests (rate_limit)", "TLS"]
+    );
     assert!(nothing.protection_lost_in(&whole).is_empty());
 }
 

@@ -59,9 +59,7 @@ impl WebFile {
         };
         format!("{tls}; {}; {}{limit}", listed("users", &users), listed("headers", &headers))
     }
-}
 
-impl WebFile {
     /// What protects the server by this file, and would not by `next`.
     ///
     /// A file that is cut off, or whose writer failed, often is a valid file that asks for less.
@@ -69,6 +67,9 @@ impl WebFile {
         let mut lost = Vec::new();
         if !self.users.is_empty() && next.users.is_empty() {
             lost.push("passwords (basic_auth_users)");
+        }
+        if self.rate_limit.is_some() && next.rate_limit.is_none() {
+            lost.push("the limit of requests (rate_limit)");
         }
         match (&self.tls, &next.tls) {
             (Some(tls), Some(next)) => {
@@ -261,7 +262,7 @@ fn rate_limit(section: &Section<'_>) -> Option<RateLimit> {
         Some(interval) => Some(interval),
         None => {
             interval_field.problem(
-                Invalid::value("not a duration", &scalar.text)
+                Invalid::new("not a duration; it is not shown")
                     .hint("a number with a unit, for example 100ms or 1s"),
             );
             None

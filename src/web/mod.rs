@@ -46,7 +46,6 @@ use self::body::{Holding, Parts};
 use self::hosts::AllowedHosts;
 use self::page::View;
 use self::rate::RateLimiter;
-use self::security::Current;
 
 pub use security::{Security, SecurityError};
 pub use server::{BindError, Limits, Routes, serve};
@@ -127,14 +126,14 @@ async fn only_for(State(hosts): State<Arc<AllowedHosts>>, request: Request, next
 
 /// Lets pass whom `web.config_file` lets pass, and adds its headers to every answer.
 async fn guard(State(security): State<Arc<Security>>, request: Request, next: Next) -> Response<Body> {
-    let current = security.current().await;
+    let active = security.refreshed().await;
     let is_probe = is_for_probes(&request);
     let exceeded = |limiter: &&RateLimiter| !is_probe && !limiter.allows(Instant::now());
-    let mut response = if let Some(limiter) = current.limiter.as_ref().filter(exceeded) {
+    let mut response = if let Some(limiter) = active.limiter.as_ref().filter(exceeded) {
         come_back(StatusCode::TOO_MANY_REQUESTS, "too many requests (rate_limit)\n", limiter.retry_after())
     } else {
         let access =
-            if is_probe { Access::Allowed } else { security.access(&current, request.headers()).await };
+            if is_probe { Access::Allowed } else { security.access(&active, request.headers()).await };
         match access {
             Access::Allowed => next.run(request).await,
             Access::Denied => unauthorized(),
@@ -144,8 +143,7 @@ async fn guard(State(security): State<Arc<Security>>, request: Request, next: Ne
             }
         }
     };
-    let Current { file, .. } = &*current;
-    for (name, value) in &file.headers {
+    for (name, value) in &active.file.headers {
         response.headers_mut().insert(name, value.clone());
     }
     response

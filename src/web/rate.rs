@@ -25,7 +25,9 @@ impl RateLimiter {
         if missing > interval.saturating_mul(burst.saturating_sub(1)) {
             return false;
         }
-        *full_at = now + missing + interval;
+        // An interval of ages has no second token.
+        let Some(next) = now.checked_add(missing.saturating_add(interval)) else { return false };
+        *full_at = next;
         true
     }
 
@@ -62,5 +64,8 @@ mod tests {
         assert_eq!(allowed(&limiter, now, 10), 1);
         assert_eq!(allowed(&limiter, now + SECOND, 10), 1);
         assert_eq!(limiter.retry_after(), 1);
+        let ages =
+            RateLimiter::new(RateLimit { interval: Duration::from_secs(u64::MAX / 4), burst: u32::MAX });
+        assert!(allowed(&ages, now, 10) <= 2);
     }
 }

@@ -1,6 +1,6 @@
 //! `web.config_file`: read at the start, and again when it or a file that it names has changed.
 //!
-//! Whether one has is looked at when a connection or a request comes, once a second at most; while nobody comes,
+//! Whether one has is checked when a connection or a request comes, once a second at most; while nobody comes,
 //! nothing is done. A file that cannot be used, or that asks for less protection, changes nothing: what was read last
 //! stays in effect, and the log says why, once for each state of the files.
 
@@ -21,35 +21,35 @@ use super::tls;
 use crate::config::{Pem, WebFile, from_web_yaml};
 use crate::files;
 
-/// From one look at the files to the next.
-const PAUSE: Duration = Duration::from_secs(1);
+/// From one check of the files to the next.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// For a look at the files, while a request waits for it.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// For a check of the files, while a request waits for it.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The file, and what is in effect of it.
 pub struct Security {
     path: PathBuf,
-    current: RwLock<Arc<Current>>,
-    watch: Mutex<Watch>,
+    active: RwLock<Arc<ActiveConfig>>,
+    watched: Mutex<WatchedFiles>,
     authenticator: Authenticator,
 }
 
 /// What is in effect.
-pub(super) struct Current {
+pub(super) struct ActiveConfig {
     pub(super) file: WebFile,
     pub(super) tls: Option<Arc<rustls::ServerConfig>>,
     pub(super) limiter: Option<RateLimiter>,
 }
 
 /// What the files looked like when they were last read.
-struct Watch {
-    looked: Instant,
-    stamps: Vec<Stamp>,
+struct WatchedFiles {
+    checked_at: Instant,
+    states: Vec<FileState>,
 }
 
 /// What differs when a file has been written or replaced; none where there is none.
-type Stamp = (PathBuf, Option<(u64, u64, u64, i64, i64)>);
+type FileState = (PathBuf, Option<(u64, u64, u64, i64, i64)>);
 
 /// A file that cannot be used.
 #[derive(Debug)]
@@ -66,79 +66,79 @@ impl std::error::Error for SecurityError {}
 impl Security {
     /// Reads the file, and those that it names.
     pub fn new(path: &Path) -> Result<Self, SecurityError> {
-        let (current, stamps, warnings) = read(path);
-        let current = current.map_err(SecurityError)?;
+        let (active, states, warnings) = read(path);
+        let active = active.map_err(SecurityError)?;
         for warning in warnings {
             warn!("{warning}");
         }
-        if current.file.users.is_empty() && current.tls.is_none() {
+        if active.file.users.is_empty() && active.tls.is_none() {
             warn!("{}: asks for neither TLS nor a password: everybody is answered", path.display());
         }
-        if !current.file.users.is_empty() && current.tls.is_none() {
+        if !active.file.users.is_empty() && active.tls.is_none() {
             warn!("{}: passwords without TLS can be read on their way", path.display());
         }
         Ok(Self {
             path: path.to_owned(),
-            current: RwLock::new(Arc::new(current)),
-            watch: Mutex::new(Watch { looked: Instant::now(), stamps }),
+            active: RwLock::new(Arc::new(active)),
+            watched: Mutex::new(WatchedFiles { checked_at: Instant::now(), states }),
             authenticator: Authenticator::new().map_err(SecurityError)?,
         })
     }
 
     /// Whether connections are encrypted.
     pub fn is_encrypted(&self) -> bool {
-        self.last().tls.is_some()
+        self.active().tls.is_some()
     }
 
     /// What is in effect, in a line.
     pub fn describe(&self) -> String {
-        self.last().file.describe()
+        self.active().file.describe()
     }
 
-    /// What is in effect, after a look at the files.
-    pub(super) async fn current(self: &Arc<Self>) -> Arc<Current> {
-        let is_time = match self.watch.try_lock() {
-            Ok(mut watch) if watch.looked.elapsed() >= PAUSE => {
-                watch.looked = Instant::now();
+    /// What is in effect, after a check of the files.
+    pub(super) async fn refreshed(self: &Arc<Self>) -> Arc<ActiveConfig> {
+        let is_time = match self.watched.try_lock() {
+            Ok(mut watched) if watched.checked_at.elapsed() >= CHECK_INTERVAL => {
+                watched.checked_at = Instant::now();
                 true
             }
-            // Somebody else looks.
+            // Another request checks them.
             _ => false,
         };
         if is_time {
             let security = Arc::clone(self);
             // On a mount that hangs a file takes for ever; then what is in effect stays so.
-            let _ = timeout(PATIENCE, spawn_blocking(move || security.look())).await;
+            let _ = timeout(CHECK_TIMEOUT, spawn_blocking(move || security.reload_if_changed())).await;
         }
-        self.last()
+        self.active()
     }
 
-    fn last(&self) -> Arc<Current> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    fn active(&self) -> Arc<ActiveConfig> {
+        Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn look(&self) {
-        let mut watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner);
-        if watch.stamps.iter().all(|(path, stamp)| self::stamp(path) == *stamp) {
+    fn reload_if_changed(&self) {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if watched.states.iter().all(|(path, state)| state_of(path) == *state) {
             return;
         }
         let file = self.path.display();
-        let (read, stamps, warnings) = read(&self.path);
+        let (read, states, warnings) = read(&self.path);
         // Of a file that cannot be read it is not known which others it would name: those of the last one count.
-        for stamp in stamps {
-            match watch.stamps.iter_mut().find(|(path, _)| *path == stamp.0) {
-                Some(known) => *known = stamp,
-                None => watch.stamps.push(stamp),
+        for state in states {
+            match watched.states.iter_mut().find(|(path, _)| *path == state.0) {
+                Some(known) => *known = state,
+                None => watched.states.push(state),
             }
         }
-        let last = self.last();
+        let active = self.active();
         let read = read.and_then(|read| {
-            let lost = last.file.protection_lost_in(&read.file);
+            let lost = active.file.protection_lost_in(&read.file);
             if !lost.is_empty() {
                 let lost = lost.join(", ");
                 return Err(format!("{lost} cannot be given up while the server runs; that needs a restart"));
             }
-            if last.tls.is_none() && read.tls.is_some() {
+            if active.tls.is_none() && read.tls.is_some() {
                 return Err("TLS cannot begin while the server runs; that needs a restart".to_owned());
             }
             Ok(read)
@@ -149,8 +149,8 @@ impl Security {
                     warn!("{warning}");
                 }
                 let named = named(&self.path, &read.file);
-                watch.stamps.retain(|(path, _)| named.contains(path));
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(read);
+                watched.states.retain(|(path, _)| named.contains(path));
+                *self.active.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(read);
                 info!(%file, "took over the web configuration that has changed");
             }
             Err(why) => {
@@ -160,26 +160,26 @@ impl Security {
     }
 
     /// Whether a request may pass.
-    pub(super) async fn access(&self, current: &Current, headers: &HeaderMap) -> Access {
-        if current.file.users.is_empty() {
+    pub(super) async fn access(&self, active: &ActiveConfig, headers: &HeaderMap) -> Access {
+        if active.file.users.is_empty() {
             return Access::Allowed;
         }
-        self.authenticator.check(&current.file.users, headers.get(header::AUTHORIZATION)).await
+        self.authenticator.check(&active.file.users, headers.get(header::AUTHORIZATION)).await
     }
 }
 
 /// What a file says, what the files looked like before they were read, and what its owner should be told.
-fn read(path: &Path) -> (Result<Current, String>, Vec<Stamp>, Vec<String>) {
-    let stamps = |paths: Vec<PathBuf>| -> Vec<Stamp> {
+fn read(path: &Path) -> (Result<ActiveConfig, String>, Vec<FileState>, Vec<String>) {
+    let states = |paths: Vec<PathBuf>| -> Vec<FileState> {
         paths
             .into_iter()
             .map(|path| {
-                let stamp = stamp(&path);
-                (path, stamp)
+                let state = state_of(&path);
+                (path, state)
             })
             .collect()
     };
-    let own = stamps(vec![path.to_owned()]);
+    let of_file = states(vec![path.to_owned()]);
     let text = files::read_text(path).map_err(|error| {
         format!("{}: cannot be read: {error}\nhint: web.config_file names it", path.display())
     });
@@ -193,16 +193,16 @@ fn read(path: &Path) -> (Result<Current, String>, Vec<Stamp>, Vec<String>) {
     });
     match file {
         Ok((file, warnings)) => {
-            let mut all = own;
-            all.extend(stamps(named(path, &file).into_iter().skip(1).collect()));
+            let mut all = of_file;
+            all.extend(states(named(path, &file).into_iter().skip(1).collect()));
             let tls = file.tls.as_ref().map(tls::server_config).transpose();
-            let current = tls.map(|tls| {
+            let active = tls.map(|tls| {
                 let limiter = file.rate_limit.map(RateLimiter::new);
-                Current { tls: tls.map(Arc::new), limiter, file }
+                ActiveConfig { tls: tls.map(Arc::new), limiter, file }
             });
-            (current, all, warnings)
+            (active, all, warnings)
         }
-        Err(why) => (Err(why), own, Vec::new()),
+        Err(why) => (Err(why), of_file, Vec::new()),
     }
 }
 
@@ -224,7 +224,7 @@ fn named(path: &Path, file: &WebFile) -> Vec<PathBuf> {
     paths
 }
 
-fn stamp(path: &Path) -> Option<(u64, u64, u64, i64, i64)> {
+fn state_of(path: &Path) -> Option<(u64, u64, u64, i64, i64)> {
     // What a link leads to, as Kubernetes replaces files by links.
     let metadata: io::Result<_> = std::fs::metadata(path);
     metadata.ok().map(|file| (file.dev(), file.ino(), file.size(), file.ctime(), file.ctime_nsec()))

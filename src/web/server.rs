@@ -213,8 +213,8 @@ pub async fn serve(
 type Stream = Pin<Box<TimeoutStream<TcpStream>>>;
 
 async fn handshake(security: &Arc<Security>, stream: Stream) -> io::Result<TlsStream<Stream>> {
-    let current = security.current().await;
-    let Some(config) = &current.tls else { return Err(io::Error::other("TLS has been given up")) };
+    let active = security.refreshed().await;
+    let Some(config) = &active.tls else { return Err(io::Error::other("TLS has been given up")) };
     TlsAcceptor::from(Arc::clone(config)).accept(stream).await
 }
 
