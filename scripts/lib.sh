@@ -93,6 +93,28 @@ need_rust() {
     need make make
 }
 
+# need_go WHAT REMEDY: Go, for building WHAT; where there is none that will do, REMEDY is what else can be done. It has
+# to be one that can fetch a later one by itself, which modules may ask for.
+need_go() {
+    local oldest=1.21 offered version what=$1 remedy=$2
+    [ ! -x /usr/local/go/bin/go ] || PATH=$PATH:/usr/local/go/bin
+    if ! have go; then
+        # Debian 12 has one that is too old: not worth the installation.
+        apt_lists golang-go
+        offered=$(apt-cache policy golang-go 2>/dev/null | sed -n 's/^  Candidate: \([0-9]*:\)\{0,1\}//p')
+        dpkg --compare-versions "${offered:-0}" ge $oldest || go_is_missing "and Debian's is ${offered:-none}"
+        need go golang-go
+    fi
+    version=$(go env GOVERSION | sed 's/^go//; s/[^0-9.].*//')
+    dpkg --compare-versions "${version:-0}" ge $oldest || go_is_missing "and this one is ${version:-unknown}"
+}
+
+# For need_go, whose variables it reads.
+go_is_missing() {
+    # shellcheck disable=SC2154 # of need_go
+    die "$what is built with Go $oldest or later, $1: install it from https://go.dev/dl, $remedy"
+}
+
 # static_busybox DIR: prints the path of a statically linked busybox. Where there is none it is unpacked
 # into DIR, not installed: Debian's busybox-static would push out the busybox that boots the machine.
 static_busybox() {

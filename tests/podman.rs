@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::agreement::{agree, counts_agree, expected_counts};
 use support::docker::Api;
 use support::exporter::{Exporter, Setup};
@@ -97,6 +97,12 @@ const FILL: [&str; 4] = ["dd", "if=/dev/zero", "of=/dev/null", "bs=64M"];
 /// Has a container killed for memory, and Podman know it: before version 5 it looks for conmon's note of it in
 /// another directory than the one that it has started conmon in, unless they are the same.
 fn run_out_of_memory(podman: &Podman, name: &str) {
+    if !podman.can_limit_memory() {
+        println!(
+            "memory cannot be limited here: cgroup2 has no such controller, and this Podman knows no other"
+        );
+        return;
+    }
     let id = podman.create(name, &["--memory", "16m"], &FILL);
     podman.try_run_in(&podman.bundle(&id), &["start", name]).unwrap();
     podman.wait_for(name, "/State/Status", "exited");
@@ -182,8 +188,8 @@ fn every_change_is_what_podman_inspect_says(podman: &Podman) {
     check("run --rm");
     podman.pod("pod");
     podman.container("member", &["--pod", "pod"], &SLEEP);
-    let images = podman.inspect_all().unwrap().len();
-    assert_eq!(images, 6, "the pod's own container is among them");
+    let own = |inspect: &Value| inspect["Name"].as_str().is_some_and(|name| name.ends_with("-infra"));
+    assert!(podman.inspect_all().unwrap().iter().any(own), "the pod's own container is among them");
     check("a pod");
     run(&["pod", "stop", "--time", "0", "pod"]);
     check("pod stop");

@@ -27,6 +27,8 @@ pub(crate) const IMAGE: &str = "localhost/busybox:test";
 pub(crate) struct Podman {
     namespace: Mutex<Namespace>,
     directory: PathBuf,
+    /// The first number of its version.
+    major: u32,
     /// The service's process id in the namespace, while it runs.
     service: Mutex<Option<String>>,
     /// After the namespace, because what is in it may still be in these.
@@ -40,14 +42,19 @@ impl Podman {
         let namespace = Namespace::in_root("dse-podman-", &engine_root("DSE_PODMAN_ROOT", &programs));
         let directory = namespace.directory().to_owned();
         let cgroup = Cgroup(directory.file_name().unwrap().to_str().unwrap().to_owned());
-        let podman = Self { namespace: Mutex::new(namespace), directory, service: Mutex::default(), cgroup };
+        let mut podman =
+            Self { namespace: Mutex::new(namespace), directory, major: 0, service: Mutex::default(), cgroup };
         podman.configure("1m");
         assert_eq!(podman.command(". ./environment; echo $?"), "0", "the environment in the namespace");
         let tar = busybox_tar(&podman.directory);
         podman.run(&["import", tar.to_str().unwrap(), IMAGE]);
         fs::remove_file(tar).unwrap();
         podman.start_service(&["--time", "0"]);
-        println!("the engine under test: {}", Api::new(podman.socket()).versions().unwrap());
+        let api = Api::new(podman.socket());
+        println!("the engine under test: {}", api.versions().unwrap());
+        let version = api.get("/version").unwrap();
+        let major = version["Version"].as_str().unwrap().split('.').next().unwrap();
+        podman.major = major.parse().unwrap();
         podman
     }
 
@@ -108,6 +115,17 @@ impl Podman {
     pub(crate) fn service_runs(&self) -> bool {
         let service = self.service.lock().unwrap().clone().expect("the service was not started");
         self.command(&format!("kill -0 {service} 2>/dev/null; echo $?")) == "0"
+    }
+
+    /// Whether there is a controller for it: where cgroups of both versions are mounted it may be with the first,
+    /// which Podman 6 does not take.
+    pub(crate) fn can_limit_memory(&self) -> bool {
+        let controllers = "/sys/fs/cgroup/cgroup.controllers";
+        let command = format!(
+            "if [ -e {controllers} ]; then case \" $(cat {controllers}) \" in *' memory '*) echo 0 ;; \
+             *) echo 1 ;; esac; else echo 0; fi"
+        );
+        self.command(&command) == "0"
     }
 
     /// What the service has logged.
@@ -185,7 +203,7 @@ impl Podman {
         }
         let inspects = self.try_run(&[&["inspect", "--type", "container"], &ids[..]].concat())?;
         let inspects: Vec<Value> = serde_json::from_str(&inspects).map_err(|error| error.to_string())?;
-        Ok(inspects.into_iter().map(in_dockers_words).collect())
+        Ok(inspects.into_iter().map(|inspect| in_dockers_words(inspect, self.major)).collect())
     }
 
     /// What `podman inspect` says of one container, in its own words.
@@ -263,7 +281,7 @@ fn quoted(arguments: &[&str]) -> String {
 
 /// `podman inspect` differs from Docker's answer in its words for a state, as its own Docker-compatible API
 /// translates them from 5.6 on, in those for health from 5.5 on, and in how it writes the image's id.
-fn in_dockers_words(mut inspect: Value) -> Value {
+fn in_dockers_words(mut inspect: Value, major: u32) -> Value {
     let state = match inspect["State"]["Status"].as_str().unwrap() {
         "configured" | "initialized" => "created",
         "stopping" => "running",
@@ -275,6 +293,8 @@ fn in_dockers_words(mut inspect: Value) -> Value {
         *health = match health.as_str().unwrap() {
             "reset" => "starting",
             "stopped" => "none",
+            // The API of Podman 6 tells of a check before it was ever started.
+            "" if major >= 6 => "starting",
             health => health,
         }
         .into();
