@@ -46,8 +46,9 @@ const CHECK: [&str; 6] = [
 
 type Case = fn(&Podman);
 
-const CASES: [(&str, Case); 6] = [
+const CASES: [(&str, Case); 7] = [
     ("every_change_is_what_podman_inspect_says", every_change_is_what_podman_inspect_says),
+    ("a_probe_that_is_stopped_is_no_failure", a_probe_that_is_stopped_is_no_failure),
     ("events_are_counted_as_podman_events_tells_them", events_are_counted_as_podman_events_tells_them),
     (
         "what_happens_without_the_service_is_told_by_the_next",
@@ -200,6 +201,23 @@ fn every_change_is_what_podman_inspect_says(podman: &Podman) {
     println!("slowest: {slowest:?}");
     let log = exporter.stop();
     assert!(!log.contains("cannot be read"), "{log}");
+}
+
+/// From 5.5 on, the health of a container that ends under its probe is `stopped`.
+fn a_probe_that_is_stopped_is_no_failure(podman: &Podman) {
+    let exporter = Setup::new(&podman.host()).set("/docker/resync_interval", NEVER).start();
+    let probe = ["--health-cmd", "touch /tmp/begun; sleep 100000", "--health-interval", "disable"];
+    podman.container("web", &probe, &SLEEP);
+    podman.start_in_background(&["healthcheck", "run", "web"]);
+    eventually(SOON, || podman.try_run(&["exec", "web", "test", "-e", "/tmp/begun"]));
+    podman.run(&["stop", "--time", "0", "web"]);
+    if podman.version() >= (5, 5) {
+        podman.wait_for("web", "/State/Health/Status", "stopped");
+    }
+    eventually(SOON, || agrees(podman, &exporter));
+    podman.run(&["start", "web"]);
+    eventually(SOON, || agrees(podman, &exporter));
+    exporter.stop();
 }
 
 fn events_are_counted_as_podman_events_tells_them(podman: &Podman) {

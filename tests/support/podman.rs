@@ -27,8 +27,8 @@ pub(crate) const IMAGE: &str = "localhost/busybox:test";
 pub(crate) struct Podman {
     namespace: Mutex<Namespace>,
     directory: PathBuf,
-    /// The first number of its version.
-    major: u32,
+    /// The first two numbers of its version.
+    version: (u32, u32),
     /// The service's process id in the namespace, while it runs.
     service: Mutex<Option<String>>,
     /// After the namespace, because what is in it may still be in these.
@@ -42,8 +42,13 @@ impl Podman {
         let namespace = Namespace::in_root("dse-podman-", &engine_root("DSE_PODMAN_ROOT", &programs));
         let directory = namespace.directory().to_owned();
         let cgroup = Cgroup(directory.file_name().unwrap().to_str().unwrap().to_owned());
-        let mut podman =
-            Self { namespace: Mutex::new(namespace), directory, major: 0, service: Mutex::default(), cgroup };
+        let mut podman = Self {
+            namespace: Mutex::new(namespace),
+            directory,
+            version: (0, 0),
+            service: Mutex::default(),
+            cgroup,
+        };
         podman.configure("1m");
         assert_eq!(podman.command(". ./environment; echo $?"), "0", "the environment in the namespace");
         let tar = busybox_tar(&podman.directory);
@@ -53,8 +58,9 @@ impl Podman {
         let api = Api::new(podman.socket());
         println!("the engine under test: {}", api.versions().unwrap());
         let version = api.get("/version").unwrap();
-        let major = version["Version"].as_str().unwrap().split('.').next().unwrap();
-        podman.major = major.parse().unwrap();
+        let mut numbers =
+            version["Version"].as_str().unwrap().split('.').map(|number| number.parse().unwrap());
+        podman.version = (numbers.next().unwrap(), numbers.next().unwrap());
         podman
     }
 
@@ -167,6 +173,16 @@ impl Podman {
         self.try_run(arguments).unwrap_or_else(|error| panic!("podman {arguments:?}: {error}"))
     }
 
+    /// Starts `podman` with these arguments, and does not wait.
+    pub(crate) fn start_in_background(&self, arguments: &[&str]) {
+        self.command(&format!("podman {} >/dev/null 2>&1 </dev/null & echo $!", quoted(arguments)));
+    }
+
+    /// The first two numbers of its version.
+    pub(crate) fn version(&self) -> (u32, u32) {
+        self.version
+    }
+
     /// Makes a container; `options` come before the image, `command` after it.
     #[track_caller]
     pub(crate) fn create(&self, name: &str, options: &[&str], command: &[&str]) -> String {
@@ -203,7 +219,7 @@ impl Podman {
         }
         let inspects = self.try_run(&[&["inspect", "--type", "container"], &ids[..]].concat())?;
         let inspects: Vec<Value> = serde_json::from_str(&inspects).map_err(|error| error.to_string())?;
-        Ok(inspects.into_iter().map(|inspect| in_dockers_words(inspect, self.major)).collect())
+        Ok(inspects.into_iter().map(|inspect| in_dockers_words(inspect, self.version)).collect())
     }
 
     /// What `podman inspect` says of one container, in its own words.
@@ -281,7 +297,7 @@ fn quoted(arguments: &[&str]) -> String {
 
 /// `podman inspect` differs from Docker's answer in its words for a state, as its own Docker-compatible API
 /// translates them from 5.6 on, in those for health from 5.5 on, and in how it writes the image's id.
-fn in_dockers_words(mut inspect: Value, major: u32) -> Value {
+fn in_dockers_words(mut inspect: Value, version: (u32, u32)) -> Value {
     let state = match inspect["State"]["Status"].as_str().unwrap() {
         "configured" | "initialized" => "created",
         "stopping" => "running",
@@ -294,7 +310,7 @@ fn in_dockers_words(mut inspect: Value, major: u32) -> Value {
             "reset" => "starting",
             "stopped" => "none",
             // The API of Podman 6 tells of a check before it was ever started.
-            "" if major >= 6 => "starting",
+            "" if version >= (6, 0) => "starting",
             health => health,
         }
         .into();
