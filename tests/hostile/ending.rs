@@ -1,7 +1,7 @@
 //! The end always comes, whatever hangs; and what hangs holds up nothing else.
 
 use std::io::Read;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -231,6 +231,57 @@ fn files_on_a_dead_mount_hold_up_neither_answers_nor_the_end() {
         std::thread::sleep(Duration::from_millis(500));
     }
     assert!(mount.log().contains("the configuration takes long to be read"), "{}", mount.log());
+    mount.signal("TERM");
+    assert_eq!(mount.wait(END).as_deref(), Ok("0"), "{}", mount.log());
+}
+
+/// Waits until each of these words, as the first of a name, has been asked for.
+#[track_caller]
+fn wait_for_queries(server: &UdpSocket, words: &[&str]) {
+    server.set_read_timeout(Some(SOON)).unwrap();
+    let mut missing = words.to_vec();
+    while !missing.is_empty() {
+        let mut query = [0; 512];
+        let length = server.recv(&mut query).unwrap_or_else(|why| panic!("{missing:?}: {why}"));
+        // Behind the header's 12 bytes each word has its length before it.
+        let name = &query[12..length];
+        missing.retain(|word| !name[1..].starts_with(word.as_bytes()));
+    }
+}
+
+#[test]
+fn names_that_nobody_answers_for_are_not_waited_for() {
+    // A server of names that never says a word.
+    let server = UdpSocket::bind("127.201.53.53:53").unwrap();
+    let mut mount = HungMount::new();
+    mount.ask_for_names(server.local_addr().unwrap().ip());
+    let address = free_address();
+    let pull = json!({"host": "127.0.0.1", "port": address.port()});
+    let pull = json!({"pull": {"exporter": {"prometheus/development": pull}}});
+    let readers = [
+        pull,
+        push("otlp_grpc", "http://grpc.collector.example:4317", 100, json!({})),
+        push("otlp_http", "http://http.collector.example:4318/v1/metrics", 100, json!({})),
+    ];
+    let docker = json!({"host": "tcp://engine.example:2375", "timeout": 500});
+    let path = mount.path("config.yaml");
+    let config = json!({"meter_provider": {"readers": readers}, "docker": docker});
+    std::fs::write(&path, config.to_string()).unwrap();
+    mount.start(&command_line(&path));
+    let healthy = format!("http://{address}/-/healthy");
+    eventually(SOON, || get(&healthy));
+    // Each of the names is asked for.
+    wait_for_queries(&server, &["engine", "grpc", "http"]);
+    get(&healthy).unwrap();
+    mount.signal("TERM");
+    assert_eq!(mount.wait(END).as_deref(), Ok("0"), "{}", mount.log());
+
+    // The address to listen on is asked for before anything runs.
+    mount.start(&format!(
+        "{} --web.listen-address exporter.example:0",
+        env!("CARGO_BIN_EXE_docker-state-exporter")
+    ));
+    wait_for_queries(&server, &["exporter"]);
     mount.signal("TERM");
     assert_eq!(mount.wait(END).as_deref(), Ok("0"), "{}", mount.log());
 }

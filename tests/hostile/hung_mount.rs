@@ -1,5 +1,6 @@
 //! A mount that is dead, as one of a file server that is gone: whatever is looked up there never comes back.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -22,6 +23,15 @@ impl HungMount {
         );
         assert_eq!(namespace.command(&command, DEADLINE).as_deref(), Ok("mounted"), "needs root and FUSE");
         Self(namespace)
+    }
+
+    /// Has every name that is looked up there asked of a server at this address, and of no other.
+    pub(crate) fn ask_for_names(&mut self, server: IpAddr) {
+        let file = self.path("resolv.conf");
+        std::fs::write(&file, format!("nameserver {server}\noptions timeout:60 attempts:5\n")).unwrap();
+        let command =
+            format!("mount --bind {} /etc/resolv.conf && echo mounted || echo failed", file.display());
+        assert_eq!(self.0.command(&command, DEADLINE).as_deref(), Ok("mounted"));
     }
 
     /// A path in a directory beside the mount.
