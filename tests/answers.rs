@@ -109,6 +109,34 @@ fn an_event_is_taken_as_soon_as_it_has_ended() {
 }
 
 #[test]
+fn what_an_event_calls_a_container_does_not_matter() {
+    let engine = FakeEngine::start().unwrap();
+    let id = engine.add(Container::new("web"));
+    let exporter = start(&engine);
+    for (nanos, called) in [&*id, "web", &id[..12], &id.to_uppercase()].into_iter().enumerate() {
+        for (action, status, code) in [("pause", "paused", 3.0), ("unpause", "running", 6.0)] {
+            engine.update(&id, |container| container.status(status));
+            engine.emit_raw(event(action, called, 2 * nanos as u64 + u64::from(action == "pause") + 1));
+            wait(&exporter, |scrape| gauges(scrape, STATUS) == [("web".to_owned(), code)]);
+        }
+    }
+    // One that is not known yet, by its name and by the beginning of its id.
+    for name in ["by-name", "by_id"] {
+        let id = engine.add(Container::new(name));
+        let called = if name == "by-name" { name } else { &id[..12] };
+        engine.emit_raw(event("start", called, 100));
+        let both = [(name.to_owned(), 6.0), ("web".to_owned(), 6.0)];
+        let scrape = wait(&exporter, |scrape| gauges(scrape, STATUS) == both);
+        assert!(scrape.series(STATUS).keys().any(|labels| labels["id"] == format!("/docker/{id}")));
+        engine.remove(&id);
+        engine.emit_raw(event("destroy", called, 200));
+        wait(&exporter, |scrape| gauges(scrape, STATUS).len() == 1);
+    }
+    assert_eq!(exporter.scrape().plain("docker_state_exporter_event_streams_total"), 1.0);
+    end(&engine, exporter);
+}
+
+#[test]
 fn of_the_version_only_what_is_used_has_to_be_readable() {
     for version in [
         r#"{"ApiVersion":"1.41","Platform":{}}"#,

@@ -5,14 +5,19 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::values::is_whole_id;
 use crate::inventory::{Container, Health, Text};
 
 /// A single failure of a container that is known is no news: the next try is half a second away.
 const TOLERATED_FAILURES: u32 = 1;
 
+/// Digits that people are shown of an id.
+const SHORT_ID: usize = 12;
+
 /// What is remembered of a container that is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Known {
+    name: Text,
     /// When the last run began and when it ended: what only events change.
     run: (i64, i64),
     /// Whether it has a health check, and how many probes in a row have failed.
@@ -23,6 +28,7 @@ pub(super) struct Known {
 impl Known {
     pub(super) fn of(container: &Container) -> Self {
         Self {
+            name: Text::clone(&container.name),
             run: (container.started_at, container.finished_at),
             has_check: container.health != Health::None,
             failing_streak: container.failing_streak,
@@ -53,6 +59,34 @@ pub(super) struct Coverage {
 impl Coverage {
     pub(super) fn get(&self, id: &Text) -> Option<&Known> {
         self.known.get(id)
+    }
+
+    /// The id of the container that the daemon means by `said`: its id in capitals, its name, or the beginning of its id.
+    /// What is no container's is an id that is not known yet.
+    pub(super) fn identify(&self, said: &Text) -> Text {
+        if self.known.contains_key(said) {
+            return Text::clone(said);
+        }
+        // As nearly every id is. It is the beginning of no other, and looked up often.
+        if is_whole_id(said) {
+            return said.to_ascii_lowercase().into();
+        }
+        // A name goes before the beginning of an id, as in Docker.
+        if let Some((id, _)) = self.known.iter().find(|(_, known)| known.name == *said) {
+            return Text::clone(id);
+        }
+        let begins_so =
+            |id: &Text| id.get(..said.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(said));
+        let mut meant = self.known.keys().filter(|id| said.len() >= SHORT_ID && begins_so(id));
+        match (meant.next(), meant.next()) {
+            (Some(id), None) => Text::clone(id),
+            _ => Text::clone(said),
+        }
+    }
+
+    /// Whether this is listed and could not be inspected.
+    pub(super) fn is_unreadable(&self, id: &Text) -> bool {
+        self.unreadable.contains(id)
     }
 
     /// A container was inspected.
@@ -151,6 +185,34 @@ mod tests {
         assert!(!never_known.is_enough());
         never_known.inspected(&Container::sample("a", "web"));
         assert!(never_known.is_enough());
+    }
+
+    #[test]
+    fn a_container_is_found_by_what_it_may_be_called() {
+        let (web, db) =
+            ("0123456789ab".repeat(6)[..64].to_owned(), "0123456789ac".repeat(6)[..64].to_owned());
+        let mut coverage = Coverage::default();
+        coverage.inspected(&Container::sample(&web, "web"));
+        coverage.inspected(&Container::sample(&db, "my-db.1"));
+        coverage.inspected(&Container::sample("a1", "x"));
+        for (said, id) in [
+            (web.as_str(), web.as_str()),
+            (&web.to_uppercase(), &web),
+            ("0123456789ab", &web),
+            ("0123456789AB", &web),
+            ("0123456789ac0123", &db),
+            ("web", &web),
+            ("my-db.1", &db),
+            ("a1", "a1"),
+            // Of two containers, and of none.
+            ("0123456789a", "0123456789a"),
+            ("WEB", "WEB"),
+            ("ba9876543210", "ba9876543210"),
+            (&"F".repeat(64), &"f".repeat(64)),
+            ("", ""),
+        ] {
+            assert_eq!(&*coverage.identify(&said.into()), id, "{said}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::answer::{Selection, event_identity, label_map};
 use super::fields::{Oddities, Oddity, field, object, only_object, read_mended, text};
-use super::values::is_id;
+use super::values::is_id_or_name;
 use super::values::whole_number;
 use super::vocabulary;
 use crate::config::{Events, ExecCommand};
@@ -94,7 +94,7 @@ impl Event {
             .or_else(|| whole_number::<u64>(raw.time, "event's time", odd).map(Duration::from_secs));
         let actor = text(actor.id, "event's Actor.ID", odd);
         let health = field::<String>(raw.health, "event's HealthStatus", odd);
-        let concerns = attributes.get(CONTAINER).filter(|id| kind != "container" && is_id(id));
+        let concerns = attributes.get(CONTAINER).filter(|id| kind != "container" && is_id_or_name(id));
         Some(Self {
             concerns: concerns.map(|id| id.as_str().into()),
             failed: attributes.get(EXIT_CODE).is_some_and(|code| code != "0"),
@@ -147,7 +147,7 @@ impl Event {
 
     /// The container that it tells something of.
     pub(super) fn container(&self) -> Option<&Text> {
-        let actor = Some(&self.actor).filter(|id| self.is_container() && is_id(id));
+        let actor = Some(&self.actor).filter(|id| self.is_container() && is_id_or_name(id));
         actor.or(self.concerns.as_ref())
     }
 
@@ -320,6 +320,17 @@ mod tests {
         assert_eq!(container_event("destroy", "").effect(), Effect::Gone);
         let image = read(r#"{"Type":"image","Action":"destroy","Actor":{"ID":"0123"}}"#).unwrap();
         assert_eq!((image.effect(), image.container()), (Effect::Nothing, None));
+        let of = |id: &str| {
+            read(&format!(r#"{{"Type":"container","Action":"start","Actor":{{"ID":"{id}"}}}}"#))
+                .unwrap()
+                .effect()
+        };
+        for id in ["0123456789ab", "web", "my_web-1.x"] {
+            assert_eq!(of(id), Effect::Changed, "{id}");
+        }
+        for id in ["", "..", "../x", "a/b", "a?b", "-a", "ä"] {
+            assert_eq!(of(id), Effect::Nothing, "{id}");
+        }
     }
 
     #[test]

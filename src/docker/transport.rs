@@ -26,6 +26,7 @@ use tokio_rustls::TlsConnector;
 
 use super::bounds;
 use super::ssh::SshStream;
+use super::values::is_id_or_name;
 use crate::config;
 use crate::tls::TlsError;
 
@@ -172,8 +173,8 @@ fn is_allowed(path: &str) -> bool {
     let segments: Vec<&str> = segments.collect();
     match segments.as_slice() {
         ["_ping" | "version" | "events"] | ["containers", "json"] => true,
-        // Ids only: a name could hold what a server or proxy on the way reads as another path.
-        ["containers", id, "json"] => !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric()),
+        // Nothing that a server or proxy on the way could read as another path.
+        ["containers", id, "json"] => is_id_or_name(id),
         _ => false,
     }
 }
@@ -388,6 +389,7 @@ mod tests {
             "/v1.53/containers/json",
             "/v1.41/containers/0123abc/json",
             "/containers/0123abc/json",
+            "/containers/my_web-1.x/json",
         ] {
             assert!(is_allowed(path), "{path}");
         }
@@ -401,6 +403,9 @@ mod tests {
             "/v1.41/containers//json",
             "/v1.41/containers/..%2f/json",
             "/v1.41/containers/../json",
+            "/v1.41/containers/./json",
+            "/v1.41/containers/x%2fy/json",
+            "/v1.41/containers/-x/json",
             "/v1.41/v1.41/events",
             "/x/v1.41/events",
             "/images/json",

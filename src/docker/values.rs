@@ -122,6 +122,19 @@ pub(super) fn is_id(id: &str) -> bool {
     !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric())
 }
 
+/// Whether this is the whole of a container's id, and not the beginning of one or a name.
+pub(super) fn is_whole_id(id: &str) -> bool {
+    const DIGITS: usize = 64;
+    id.len() == DIGITS && id.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+/// Whether this can be what a container is called: its id, the beginning of it, or its name. None of it is more than
+/// one part of a path.
+pub(super) fn is_id_or_name(said: &str) -> bool {
+    let rest = said.trim_start_matches(|c: char| c.is_ascii_alphanumeric());
+    rest.len() < said.len() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

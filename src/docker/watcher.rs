@@ -26,6 +26,7 @@ use super::dedup::ResumePoint;
 use super::delayed::DelayedInspects;
 use super::event::{Effect, Event};
 use super::list::ListEntry;
+use super::values::is_whole_id;
 use crate::config::{self, Filter};
 use crate::inventory::{Container, EventLabels, Text};
 
@@ -513,28 +514,28 @@ impl Watcher {
         if is_ours && let Some(labels) = event.labels(&self.settings.events) {
             out.push(Action::Change(Change::Count(labels, event.time)));
         }
-        let Some(id) = event.container() else {
+        let Some(id) = event.container().map(|said| self.coverage.identify(said)) else {
             out.push(Action::Note(Note::Event(event)));
             return;
         };
         match event.effect() {
             Effect::Nothing => {}
             Effect::Gone => {
-                let was_known = self.coverage.get(id).is_some();
-                self.gone(id, out);
+                let was_known = self.coverage.get(&id).is_some();
+                self.gone(&id, out);
                 if let Some(time) = event.time.filter(|_| was_known) {
                     out.push(Action::Note(Note::Applied(time)));
                 }
             }
             // A mere hint: it may have changed nothing, and has no effect to be timed.
-            Effect::Changed if !event.is_container() => self.mark(id, None),
+            Effect::Changed if !event.is_container() => self.mark(&id, None),
             // A rename is of interest in any case: its old name may have been.
-            Effect::Changed if of_interest || event.base_action() == "rename" => self.mark(id, event.time),
-            Effect::ChangedSoon if of_interest => self.delayed.note(self.now, id),
+            Effect::Changed if of_interest || event.base_action() == "rename" => self.mark(&id, event.time),
+            Effect::ChangedSoon if of_interest => self.delayed.note(self.now, &id),
             Effect::ProgramEnded { failed }
-                if self.coverage.get(id).is_some_and(|known| known.is_changed_by_probe(failed)) =>
+                if self.coverage.get(&id).is_some_and(|known| known.is_changed_by_probe(failed)) =>
             {
-                self.delayed.note(self.now, id);
+                self.delayed.note(self.now, &id);
             }
             Effect::Changed | Effect::ChangedSoon | Effect::ProgramEnded { .. } => {}
         }
@@ -599,7 +600,8 @@ impl Watcher {
         self.alive_at = now;
         let Some(sync) = &mut self.sync else { return };
         sync.listed = true;
-        for entry in entries {
+        for mut entry in entries {
+            entry.id = self.coverage.identify(&entry.id);
             let of_interest = entry.name.is_empty() || self.settings.names.matches(&entry.name);
             // What was inspected since the list was asked for is newer than the list.
             if !of_interest || sync.gone.contains(&entry.id) || sync.found.contains_key(&entry.id) {
@@ -639,7 +641,15 @@ impl Watcher {
                     && now < began + self.settings.docker.stale_after;
                 self.answered(id);
                 out.push(Action::Note(Note::Inspected));
-                self.found(began, container, answered, untold, out);
+                if container.id != *id {
+                    self.rename(id, &container.id, out);
+                }
+                if container.id == *id || is_whole_id(id) {
+                    self.found(began, container, answered, untold, out);
+                } else {
+                    // Its own id may have been asked for meanwhile, and told something newer.
+                    self.mark(&container.id, answered.and_then(|mark| mark.event_time));
+                }
             }
             Outcome::Gone => {
                 self.alive_at = now;
@@ -653,6 +663,20 @@ impl Watcher {
             }
         }
         self.settle(id);
+    }
+
+    /// What was asked for as `asked` is the container `id`.
+    fn rename(&mut self, asked: &Text, id: &Text, out: &mut Vec<Action>) {
+        if let Some(sync) = &mut self.sync {
+            for waiting in [&mut sync.pending, &mut sync.failed] {
+                if let Some(summary) = waiting.remove(asked) {
+                    waiting.insert(Text::clone(id), summary);
+                }
+            }
+        }
+        if self.coverage.is_unreadable(asked) {
+            self.hide(asked, out);
+        }
     }
 
     /// The container has given an answer.

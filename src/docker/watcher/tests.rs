@@ -1396,3 +1396,74 @@ fn a_network_tells_of_a_start_that_failed() {
     assert_eq!(h.noted(|n| matches!(n, Note::Applied(_))), 0);
     h.assert_at_rest();
 }
+
+/// An inspect of what is called so is answered with this container.
+fn found_as(asked: &str, container: Container) -> Input {
+    Input::Inspected { id: asked.into(), outcome: Outcome::Found(Arc::new(container)) }
+}
+
+/// A whole id of this digit.
+fn whole(digit: char) -> String {
+    std::iter::repeat_n(digit, 64).collect()
+}
+
+#[test]
+fn a_container_that_is_known_is_found_by_whatever_an_event_calls_it() {
+    let (id, other) = (whole('a'), whole('b'));
+    for called in
+        [id.clone(), id.to_uppercase(), id[..12].to_owned(), id[..12].to_uppercase(), "my-web.1".into()]
+    {
+        let mut h = Harness::new(settings());
+        h.open();
+        h.step(Input::Listed(Ok(vec![entry(&id, "my-web.1"), entry(&other, "db")])));
+        h.step(found(Container::sample(&id, "my-web.1")));
+        h.step(found(Container::sample(&other, "db")));
+        assert_eq!(h.events([event("pause", &called, "my-web.1", SECOND)]), inspects(&[&id]), "{called}");
+        h.step(found(Container { status: Status::Paused, ..Container::sample(&id, "my-web.1") }));
+        assert_eq!((h.ids(), h.known[&id].status), (vec![&*id, &*other], Status::Paused), "{called}");
+        h.events([event("destroy", &called, "my-web.1", SECOND * 2)]);
+        assert_eq!(h.ids(), [&*other], "{called}");
+        h.assert_at_rest();
+    }
+}
+
+#[test]
+fn a_new_container_is_the_one_that_the_answer_names() {
+    let id = whole('a');
+    for called in ["web", &id[..12]] {
+        let mut h = Harness::following(settings(), &[]);
+        assert_eq!(h.events([event("start", called, "web", SECOND)]), inspects(&[called]));
+        // What its own id tells is newer than this may be.
+        h.events([event("pause", &id, "web", SECOND * 2)]);
+        h.step(found(Container { status: Status::Paused, ..Container::sample(&id, "web") }));
+        assert_eq!(h.step(found_as(called, Container::sample(&id, "web"))), inspects(&[&id]), "{called}");
+        assert_eq!((h.ids(), h.known[&id].status), (vec![&*id], Status::Paused), "{called}");
+        h.step(found(Container { status: Status::Paused, ..Container::sample(&id, "web") }));
+        h.assert_at_rest();
+        h.events([event("destroy", called, "web", SECOND * 3)]);
+        assert_eq!(h.ids(), [""; 0], "{called}");
+    }
+}
+
+#[test]
+fn a_list_of_other_ids_than_the_answers_is_whole_all_the_same() {
+    let (id, other) = (whole('a'), whole('b'));
+    let mut h = Harness::new(settings());
+    h.open();
+    let listed = || Input::Listed(Ok(vec![entry(&id[..12], "web"), entry(&id, "web")]));
+    assert_eq!(h.step(listed()), inspects(&[&id[..12], &id]));
+    assert_eq!(h.step(failed(&id[..12])), []);
+    h.step(found(Container::sample(&id, "web")));
+    assert_eq!(h.pass(millis(600)), inspects(&[&id[..12]]));
+    assert_eq!(h.step(found_as(&id[..12], Container::sample(&id, "web"))), inspects(&[&id]));
+    h.step(found(Container::sample(&id, "web")));
+    assert_eq!(h.ids(), [&*id]);
+    h.assert_at_rest();
+    // The next list is of known ones; and an answer may name another container altogether.
+    let actions = h.pass_alive(h.watcher.settings.docker.resync_interval);
+    assert!(actions.contains(&Action::List), "{actions:?}");
+    assert_eq!(h.step(listed()), inspects(&[&id]));
+    h.step(found_as(&id, Container::sample(&other, "web")));
+    assert_eq!(h.ids(), [&*other]);
+    assert!(h.watcher.sync.is_none() && h.watcher.tracks.is_empty());
+}
