@@ -1449,3 +1449,35 @@ fn healthcheck_asks_where_the_configuration_listens() {
         "healthcheck: there is no server to ask\nhint: the configuration has no pull reader"
     );
 }
+
+/// What sends over gRPC goes by the variable where it is not told to compress.
+#[test]
+fn uncompressed_grpc_and_a_variable_that_says_gzip_are_refused() {
+    let none = "meter_provider: {readers: [{periodic: {exporter: {otlp_grpc: {compression: none}}}}]}";
+    let general = "OTEL_EXPORTER_OTLP_COMPRESSION";
+    let metrics = "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION";
+    let cases: [(&[(&str, &str)], Option<&str>); 7] = [
+        (&[], None),
+        (&[(general, "gzip")], Some(general)),
+        (&[(metrics, "Gzip")], Some(metrics)),
+        (&[(metrics, "none"), (general, "gzip")], None),
+        (&[(metrics, "gzip"), (general, "none")], Some(metrics)),
+        // It passes over what it does not know.
+        (&[(metrics, "brotli"), (general, "gzip")], Some(general)),
+        (&[(general, "brotli")], None),
+    ];
+    for (variables, refused) in cases {
+        let read = |text: &str| yaml_with(text, variables).map(|_| ()).map_err(|error| error.to_string());
+        match refused {
+            None => assert_eq!(read(none), Ok(()), "{variables:?}"),
+            Some(variable) => {
+                let error = read(none).unwrap_err();
+                let place = "config.yaml:1:76: meter_provider.readers[0].periodic.exporter.otlp_grpc.compression: none";
+                assert!(error.starts_with(place), "{error}");
+                assert!(error.contains(&format!("the environment has {variable}=gzip")), "{error}");
+            }
+        }
+        assert_eq!(read(&none.replace("none", "gzip")), Ok(()), "{variables:?}");
+        assert_eq!(read(&none.replace("grpc", "http")), Ok(()), "{variables:?}");
+    }
+}

@@ -12,6 +12,7 @@ use tracing_subscriber::{Layer, Registry, reload};
 use crate::cli::LogFormat;
 use crate::config::LogLevel;
 use crate::output::{self, Flush};
+use crate::readers::otlp::diagnostics_layer;
 
 /// Lines that wait to be written. Beyond that they are dropped: nobody reading the log must not stop the watch.
 const WAITING_LINES: usize = 4096;
@@ -53,7 +54,7 @@ pub fn begin(level: LogLevel, format: LogFormat) -> Level {
             .boxed(),
     };
     // Only a second subscriber is refused, and then the first one logs.
-    let _ = tracing_subscriber::registry().with(layer).try_init();
+    let _ = tracing_subscriber::registry().with(layer).with(diagnostics_layer()).try_init();
     Level(handle)
 }
 

@@ -86,7 +86,7 @@ pub fn same_for_readers(a: &Config, b: &Config) -> bool {
         && a.views == b.views
         && a.containers.encoding == b.containers.encoding
         // Each has room for what becomes of every push reader's exports.
-        && metrics::own_room(a.readers.periodic.len()) == metrics::own_room(b.readers.periodic.len())
+        && metrics::self_metrics_room(a.readers.periodic.len()) == metrics::self_metrics_room(b.readers.periodic.len())
 }
 
 /// Whether two configurations with the same for every reader make the same pull reader.

@@ -182,17 +182,10 @@ impl Variables<'_> {
         }
         if otlp {
             let histograms = self.histogram_aggregation();
-            let histograms_are_exponential = histograms == Aggregation::EXPONENTIAL;
             let exporter = self.otlp_exporter();
             let reader = exporter.map(|exporter| self.periodic(exporter));
             let reader =
                 reader.map(|reader| Periodic { default_histogram_aggregation: histograms, ..reader });
-            let is_delta = |reader: &Periodic| reader.exporter.temporality() != Temporality::Cumulative;
-            if reader.as_ref().is_some_and(is_delta) && histograms_are_exponential {
-                self.warnings.push(format!(
-                    "{HISTOGRAMS}: an exponential histogram is cumulative, whatever the temporality preference says"
-                ));
-            }
             readers.periodic.extend(reader);
         } else {
             self.warn_of_idle_variables();

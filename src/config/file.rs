@@ -14,8 +14,8 @@ use super::environment::{daemon, with_service_name};
 use super::error::{Invalid, Problem, listed};
 use super::fields::{array, count, double, filter, strings};
 use super::model::{
-    Aggregation, AttributeValue, Config, Containers, Detection, Detector, Docker, Encoding, Events,
-    ExecCommand, Exporter, Filter, Otlp, Periodic, Pull, Readers, Resource, Temporality, Tls,
+    Aggregation, AttributeValue, Compression, Config, Containers, Detection, Detector, Docker, Encoding,
+    Events, ExecCommand, Exporter, Filter, Otlp, Periodic, Pull, Readers, Resource, Temporality, Tls,
     TranslationStrategy, View, Web,
 };
 use super::substitution::Environment;
@@ -38,8 +38,6 @@ const UNUSED: [&str; 6] = [
 ];
 
 const NO_EFFECT_YET: &str = "has no effect yet";
-
-const CUMULATIVE: &str = "an exponential histogram is cumulative, whatever temporality_preference says";
 
 /// The types of events that Docker and Podman send.
 const EVENT_TYPES: [&str; 17] = [
@@ -72,7 +70,7 @@ pub(super) fn decode(decoder: &Decoder, root: &Node, env: &Environment<'_>) -> C
             top.field("resource").section(|section| resource(section, env)).unwrap_or(defaults.resource);
         let (readers, views) = top
             .field("meter_provider")
-            .section(|section| meter_provider(section, &resource))
+            .section(|section| meter_provider(section, &resource, env))
             .unwrap_or((defaults.readers, defaults.views));
         let config = Config {
             log_level,
@@ -267,27 +265,20 @@ fn required(section: &Section<'_>, field: &Field<'_>, what: &str) -> Option<Stri
     Some(name.to_owned())
 }
 
-fn meter_provider(section: &Section<'_>, resource: &Resource) -> (Readers, Vec<View>) {
-    let readers = readers(&section.field("readers"), resource);
+fn meter_provider(section: &Section<'_>, resource: &Resource, env: &Environment<'_>) -> (Readers, Vec<View>) {
+    let readers = readers(&section.field("readers"), resource, env);
     let views = views(section, readers.pull.as_ref());
-    // The text format has no such histograms, and their deltas are not made.
-    if views
-        .iter()
-        .any(|view| matches!(view.stream.aggregation, Aggregation::Base2ExponentialBucketHistogram { .. }))
-    {
-        if readers.pull.is_some() {
-            section.field("views").warning("an exponential histogram is not shown by the Prometheus reader");
-        }
-        if readers.periodic.iter().any(|periodic| periodic.exporter.temporality() != Temporality::Cumulative)
-        {
-            section.field("views").warning(CUMULATIVE);
-        }
+    let is_exponential =
+        |view: &View| matches!(view.stream.aggregation, Aggregation::Base2ExponentialBucketHistogram { .. });
+    // The text format has no such histograms.
+    if readers.pull.is_some() && views.iter().any(is_exponential) {
+        section.field("views").warning("an exponential histogram is not shown by the Prometheus reader");
     }
     exemplar_filter(&section.field("exemplar_filter"));
     (readers, views)
 }
 
-fn readers(field: &Field<'_>, resource: &Resource) -> Readers {
+fn readers(field: &Field<'_>, resource: &Resource, env: &Environment<'_>) -> Readers {
     let Some(items) = field.items() else { return Config::default().readers };
     if items.is_empty() {
         field.problem(
@@ -319,7 +310,7 @@ fn readers(field: &Field<'_>, resource: &Resource) -> Readers {
             // Decoded in any case, so that what is wrong with it is told.
             (
                 pull.section(|pull| pull_reader(pull, resource)).flatten(),
-                periodic.section(periodic_reader).flatten(),
+                periodic.section(|periodic| periodic_reader(periodic, env)).flatten(),
             )
         });
         let (pull, periodic) = reader.unwrap_or_default();
@@ -411,7 +402,7 @@ fn prometheus(section: &Section<'_>, resource: &Resource) -> Pull {
     pull
 }
 
-fn periodic_reader(reader: &Section<'_>) -> Option<Periodic> {
+fn periodic_reader(reader: &Section<'_>, env: &Environment<'_>) -> Option<Periodic> {
     let interval = reader.field("interval").millis();
     let timeout = reader.field("timeout").timeout();
     let batch = reader.field("max_export_batch_size/development").integer(1..=MAX_MILLIS);
@@ -426,7 +417,7 @@ fn periodic_reader(reader: &Section<'_>) -> Option<Periodic> {
                 histograms = histogram_aggregation(&section.field("default_histogram_aggregation"));
             };
             let grpc = exporter.field("otlp_grpc").secret_unless_section();
-            let grpc = grpc.section(|section| (histogram(section), otlp_grpc(section)).1).flatten();
+            let grpc = grpc.section(|section| (histogram(section), otlp_grpc(section, env)).1).flatten();
             let http = exporter.field("otlp_http").secret_unless_section();
             let http = http.section(|section| (histogram(section), otlp_http(section)).1).flatten();
             let console =
@@ -439,9 +430,6 @@ fn periodic_reader(reader: &Section<'_>) -> Option<Periodic> {
             grpc.or(http).or(console)
         })
         .flatten()?;
-    if histograms == Aggregation::EXPONENTIAL && exporter.temporality() != Temporality::Cumulative {
-        reader.whole().warning(CUMULATIVE);
-    }
     let defaults = Periodic::new(exporter);
     Some(Periodic {
         interval: interval.unwrap_or(defaults.interval),
@@ -455,14 +443,37 @@ fn periodic_reader(reader: &Section<'_>) -> Option<Periodic> {
     })
 }
 
-fn otlp_grpc(section: &Section<'_>) -> Option<Exporter> {
+fn otlp_grpc(section: &Section<'_>, env: &Environment<'_>) -> Option<Exporter> {
     section.renamed(&[("insecure", "since schema 1.0 it is tls.insecure, for endpoints without a scheme")]);
     let mut insecure = None;
     let tls = section.field("tls").section(|tls| {
         insecure = tls.field("insecure").boolean();
         certificates(tls)
     });
-    otlp(section, GRPC_ENDPOINT, tls, insecure).map(Exporter::OtlpGrpc)
+    let otlp = otlp(section, GRPC_ENDPOINT, tls, insecure)?;
+    if otlp.compression == Compression::None
+        && let Some(variable) = gzip_variable(env)
+    {
+        section.field("compression").problem(
+            Invalid::new(format!(
+                "none, which cannot be had over gRPC while the environment has {variable}=gzip: the OTLP exporter \
+                 goes by that"
+            ))
+            .hint(format!("unset {variable}, or set OTEL_EXPORTER_OTLP_METRICS_COMPRESSION=none")),
+        );
+    }
+    Some(Exporter::OtlpGrpc(otlp))
+}
+
+/// The variable by which `opentelemetry-otlp` compresses where no one says that it should.
+fn gzip_variable(env: &Environment<'_>) -> Option<&'static str> {
+    let variables = ["OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"];
+    let set = variables.into_iter().find_map(|variable| {
+        let value = env(variable)?.to_ascii_lowercase();
+        // It passes over what it does not know.
+        ["none", "gzip"].contains(&&*value).then_some((variable, value))
+    });
+    set.filter(|(_, value)| value == "gzip").map(|(variable, _)| variable)
 }
 
 fn otlp_http(section: &Section<'_>) -> Option<Exporter> {

@@ -1,117 +1,131 @@
-//! What a container's and an event's points are told apart by in OTLP, under the semantic conventions' names.
+//! The attribute sets of containers and events in OTLP, under the semantic conventions' names.
+//!
+//! Keys and values are shared with the inventory, so a set costs no copy of its texts.
 
-use opentelemetry::KeyValue;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use opentelemetry::{Key, KeyValue, StringValue};
 
 use super::catalog::STATE_LABEL;
-use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs};
+use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs, Text};
 
 /// A container label's key comes after this.
 const LABEL: &str = "container.label.";
 
-/// Takes an attribute: its key in two parts, and its value.
-///
-/// In two parts, so that no key has to be put together for each point that has it.
-pub trait Visit: FnMut(&str, &str, &str) {}
-
-impl<F: FnMut(&str, &str, &str)> Visit for F {}
-
-/// What tells a container's series from another's.
-pub fn container(container: &Container, visit: &mut impl Visit) {
-    visit("", "container.id", &container.id);
-    visit("", "container.image.name", &container.image);
-    visit("", "container.name", &container.name);
-    labels(&container.labels, visit);
+/// Makes the attribute sets of one page.
+#[derive(Debug, Default)]
+pub struct AttributeSets {
+    /// What label keys become. Containers share few keys, so each is made once.
+    keys: HashMap<Text, Key>,
 }
 
-/// What `container.info` has beside that.
-pub fn info(container: &Container, visit: &mut impl Visit) {
-    visit("", "container.image.id", &container.image_id);
-    visit("", "container.restart_policy", &container.restart_policy);
-    visit("", "container.hostname", &container.hostname);
-}
+impl AttributeSets {
+    /// What tells a container's series from another's, sorted by the keys.
+    pub fn container(&mut self, container: &Container) -> Vec<KeyValue> {
+        let mut set = Vec::with_capacity(container.labels.len() + 3);
+        set.push(shared("container.id", &container.id));
+        set.push(shared("container.image.name", &container.image));
+        self.labels(&container.labels, &mut set);
+        set.push(shared("container.name", &container.name));
+        sorted(set)
+    }
 
-/// An event's label set.
-pub fn event(event: &EventLabels, visit: &mut impl Visit) {
-    let EventIdentity { name, image, pod, env, container, labels: chosen, sandbox: _ } = &*event.identity;
-    visit("", "event", &event.event);
-    visit("", "type", &event.kind);
-    let optional = [("name", name), ("image", image), ("pod", pod), ("env", env), ("container", container)];
-    for (key, value) in optional {
-        if let Some(value) = value {
-            visit("", key, value);
+    /// What `container.info` has: `attributes`, which are the container's, and more.
+    pub fn info(attributes: &[KeyValue], container: &Container) -> Vec<KeyValue> {
+        let more = [
+            shared("container.image.id", &container.image_id),
+            shared("container.restart_policy", &container.restart_policy),
+            shared("container.hostname", &container.hostname),
+        ];
+        sorted([attributes, &more].concat())
+    }
+
+    /// An event's label set, sorted by the keys.
+    pub fn event(&mut self, labels: &EventLabels) -> Vec<KeyValue> {
+        let EventIdentity { name, image, pod, env, container, labels: chosen, sandbox: _ } =
+            &*labels.identity;
+        let mut set = Vec::with_capacity(chosen.len() + 7);
+        set.extend([shared("event", &labels.event), shared("type", &labels.kind)]);
+        let optional =
+            [("name", name), ("image", image), ("pod", pod), ("env", env), ("container", container)];
+        set.extend(optional.into_iter().filter_map(|(key, value)| Some(shared(key, value.as_ref()?))));
+        self.labels(chosen, &mut set);
+        sorted(set)
+    }
+
+    fn labels(&mut self, labels: &LabelPairs, set: &mut Vec<KeyValue>) {
+        for (key, value) in labels {
+            let key = self
+                .keys
+                .entry(Arc::clone(key))
+                .or_insert_with_key(|key| Key::from(Arc::<str>::from(format!("{LABEL}{key}"))));
+            set.push(KeyValue::new(key.clone(), StringValue::from(Arc::clone(value))));
         }
     }
-    labels(chosen, visit);
-}
-
-/// A container's attributes as the SDK takes them, with those of `container.info` or without.
-pub(super) fn of_container(of: &Container, with_info: bool) -> Vec<KeyValue> {
-    let mut set = Set::default();
-    container(of, &mut |prefix: &str, key: &str, value: &str| set.push(prefix, key, value));
-    if with_info {
-        info(of, &mut |prefix: &str, key: &str, value: &str| set.push(prefix, key, value));
-    }
-    set.sorted()
-}
-
-/// An event's attributes as the SDK takes them.
-pub(super) fn of_event(labels: &EventLabels) -> Vec<KeyValue> {
-    let mut set = Set::default();
-    event(labels, &mut |prefix: &str, key: &str, value: &str| set.push(prefix, key, value));
-    set.sorted()
 }
 
 /// The attributes of one series of a state set.
-pub(super) fn with_state(attributes: &[KeyValue], state: &'static str) -> Vec<KeyValue> {
-    let mut set = Set(attributes.to_vec());
-    set.0.push(KeyValue::new(STATE_LABEL, state));
-    set.sorted()
+pub fn with_state(attributes: &[KeyValue], state: &'static str) -> Vec<KeyValue> {
+    let mut set = Vec::with_capacity(attributes.len() + 1);
+    set.extend_from_slice(attributes);
+    set.push(KeyValue::new(STATE_LABEL, state));
+    sorted(set)
 }
 
-/// Attributes in the order of their keys. The SDK stores a set that is not sorted a second time.
-#[derive(Default)]
-struct Set(Vec<KeyValue>);
-
-impl Set {
-    fn push(&mut self, prefix: &str, key: &str, value: &str) {
-        self.0.push(KeyValue::new(format!("{prefix}{key}"), value.to_owned()));
-    }
-
-    fn sorted(mut self) -> Vec<KeyValue> {
-        self.0.sort_by(|a, b| a.key.cmp(&b.key));
-        self.0
-    }
+fn shared(key: &'static str, value: &Text) -> KeyValue {
+    KeyValue::new(key, StringValue::from(Arc::clone(value)))
 }
 
-fn labels(labels: &LabelPairs, visit: &mut impl Visit) {
-    for (key, value) in labels {
-        visit(LABEL, key, value);
-    }
+fn sorted(mut set: Vec<KeyValue>) -> Vec<KeyValue> {
+    set.sort_by(|a, b| a.key.cmp(&b.key));
+    set
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn shown(set: &[KeyValue]) -> String {
+        set.iter().map(|a| format!("{}={}", a.key, a.value.as_str())).collect::<Vec<_>>().join(" ")
+    }
+
     #[test]
     fn otlp_keeps_label_keys_as_they_are() {
         let web = Container::sample("0123", "web").labelled(&[("a_b", "underscore"), ("a.b", "dot")]);
-        let mut shown = Vec::new();
-        container(&web, &mut |prefix: &str, key: &str, value: &str| {
-            shown.push(format!("{prefix}{key}={value}"));
-        });
         assert_eq!(
-            shown.join(" "),
-            "container.id=0123 container.image.name=busybox container.name=web container.label.a.b=dot \
-             container.label.a_b=underscore"
+            shown(&AttributeSets::default().container(&web)),
+            "container.id=0123 container.image.name=busybox container.label.a.b=dot \
+             container.label.a_b=underscore container.name=web"
         );
     }
 
     #[test]
     fn attributes_are_sorted_with_what_is_added_to_them() {
         let web = Container::sample("0123", "web").labelled(&[("zone", "a"), ("app", "b")]);
-        for set in [of_container(&web, true), with_state(&of_container(&web, false), "running")] {
+        let set = AttributeSets::default().container(&web);
+        for set in [AttributeSets::info(&set, &web), with_state(&set, "running"), set] {
             assert!(set.is_sorted_by(|a, b| a.key < b.key), "{set:?}");
         }
+        let info = AttributeSets::info(&AttributeSets::default().container(&web), &web);
+        assert!(
+            shown(&info).contains("container.hostname=host container.id=0123 container.image.id=sha256:0")
+        );
+    }
+
+    #[test]
+    fn an_event_has_the_attributes_that_its_actor_has() {
+        let identity = EventIdentity {
+            name: Some("web".into()),
+            image: Some("nginx:1".into()),
+            labels: vec![("team".into(), "blue".into())],
+            ..EventIdentity::default()
+        };
+        let labels =
+            EventLabels { event: "die".into(), kind: "container".into(), identity: Arc::new(identity) };
+        assert_eq!(
+            shown(&AttributeSets::default().event(&labels)),
+            "container.label.team=blue event=die image=nginx:1 name=web type=container"
+        );
     }
 }

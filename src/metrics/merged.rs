@@ -4,19 +4,17 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use opentelemetry::KeyValue;
-use opentelemetry::metrics::Meter;
+use opentelemetry::metrics::{AsyncInstrument, Meter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
-use super::attributes::{of_container, of_event, with_state};
+use super::attributes::{AttributeSets, with_state};
 use super::catalog::{ContainerMetric, ContainerValue, OVERFLOW, STATE_LABEL};
 use super::instruments::{Collection, counter, gauge, room};
 use super::merge::{LastValues, Sums};
+use super::page::{Point, each_value};
 use super::views::{ContainerStream, Stream as ViewedStream, Streams};
 use crate::config::Encoding;
-use crate::inventory::{Container, EventCount, EventLabels, Snapshot, Text};
-
-/// A point of a merged stream.
-pub type Point = (Vec<KeyValue>, i64);
+use crate::inventory::{Container, EventCount, EventLabels, Text};
 
 /// What a reader keeps of the merged streams. `K` is a point's attributes, or what stands for them.
 #[derive(Debug)]
@@ -161,27 +159,40 @@ impl Collection {
         Merged { containers: containers.collect(), events: events.collect() }
     }
 
-    /// The points of the merged streams, containers' first.
-    pub fn merge(&self, snapshot: &Snapshot, merged: &mut Merged<Vec<KeyValue>>) -> Vec<Vec<Point>> {
+    /// The points of the merged streams of containers.
+    pub fn merge_containers(
+        &self,
+        containers: &[Arc<Container>],
+        merged: &mut Merged<Vec<KeyValue>>,
+    ) -> Vec<Vec<Point>> {
+        let mut sets = AttributeSets::default();
         let mut streams = Vec::new();
-        let Streams { merged_containers, merged_events, .. } = &self.streams;
         for (ContainerStream { entry, stream }, merged) in
-            merged_containers.iter().zip(&mut merged.containers)
+            self.streams.merged_containers.iter().zip(&mut merged.containers)
         {
             let attributes = |container: &Container| {
-                let mut attributes = of_container(container, matches!(entry.value, ContainerValue::Info));
+                let mut attributes = sets.container(container);
+                if let ContainerValue::Info = entry.value {
+                    attributes = AttributeSets::info(&attributes, container);
+                }
                 attributes.retain(|attribute| stream.keeps(attribute.key.as_str()));
                 attributes
             };
             let with_state = |attributes: &Vec<KeyValue>, state| {
                 if stream.keeps(STATE_LABEL) { with_state(attributes, state) } else { attributes.clone() }
             };
-            let containers = &snapshot.containers.list;
             streams.push(merged.merge(self.encoding, entry, containers, attributes, with_state));
         }
-        for (stream, merged) in merged_events.iter().zip(&mut merged.events) {
-            streams.push(merged.merge(&snapshot.events.list, |labels| {
-                let mut attributes = of_event(labels);
+        streams
+    }
+
+    /// The points of the merged streams of events.
+    pub fn merge_events(&self, events: &[EventCount], merged: &mut Merged<Vec<KeyValue>>) -> Vec<Vec<Point>> {
+        let mut sets = AttributeSets::default();
+        let mut streams = Vec::new();
+        for (stream, merged) in self.streams.merged_events.iter().zip(&mut merged.events) {
+            streams.push(merged.merge(events, |labels| {
+                let mut attributes = sets.event(labels);
                 attributes.retain(|attribute| stream.keeps(attribute.key.as_str()));
                 attributes
             }));
@@ -205,38 +216,32 @@ impl Collection {
     }
 }
 
-fn each_value(
-    entry: &ContainerMetric,
-    encoding: Encoding,
-    container: &Container,
-    mut each: impl FnMut(i64, Option<&'static str>),
-) {
-    match (entry.value, encoding) {
-        (ContainerValue::State { states, code }, Encoding::StateSet) => {
-            let current = code(container);
-            states().into_iter().for_each(|(word, code)| each(i64::from(code == current), Some(word)));
-        }
-        (ContainerValue::Number(value) | ContainerValue::State { code: value, .. }, _) => {
-            each(value(container), None);
-        }
-        (ContainerValue::Info, _) => each(1, None),
+/// Registers the instruments of the merged streams of containers.
+pub fn register_merged_containers(meter: &Meter, collection: &Arc<Collection>) {
+    for (i, ContainerStream { stream, .. }) in collection.streams.merged_containers.iter().enumerate() {
+        gauge(meter, stream, merged_callback(collection, i, |value| value));
     }
 }
 
-/// Registers the instruments of merged streams.
-pub fn register_merged(meter: &Meter, collection: &Arc<Collection>) {
+/// Registers the instruments of the merged streams of events.
+pub fn register_merged_events(meter: &Meter, collection: &Arc<Collection>) {
     let Streams { merged_containers, merged_events, .. } = &collection.streams;
-    for (i, ContainerStream { stream, .. }) in merged_containers.iter().enumerate() {
-        let collection = Arc::clone(collection);
-        gauge(meter, stream, move |observer| {
-            collection.each_merged(i, |value, attributes| observer.observe(value, attributes));
-        });
-    }
     for (i, stream) in merged_events.iter().enumerate() {
-        let (i, collection) = (merged_containers.len() + i, Arc::clone(collection));
-        counter(meter, stream, move |observer| {
-            collection.each_merged(i, |value, attributes| observer.observe(value.unsigned_abs(), attributes));
-        });
+        counter(meter, stream, merged_callback(collection, merged_containers.len() + i, i64::unsigned_abs));
+    }
+}
+
+/// Observes the points of one merged stream that are set out.
+fn merged_callback<T: 'static>(
+    collection: &Arc<Collection>,
+    stream: usize,
+    number: fn(i64) -> T,
+) -> impl Fn(&dyn AsyncInstrument<T>) + Send + Sync + 'static {
+    let collection = Arc::clone(collection);
+    move |observer| {
+        for (attributes, value) in collection.page().merged.get(stream).into_iter().flatten() {
+            observer.observe(number(*value), attributes);
+        }
     }
 }
 

@@ -9,14 +9,21 @@ mod instruments;
 pub mod labels;
 pub mod merge;
 mod merged;
-mod own;
+mod page;
 mod process;
+mod registrar;
+mod self_metrics;
 pub mod views;
 
 pub use crate::catalog;
-pub use instruments::{Collection, SERIES_LABEL, register_containers, register_events};
-pub use merged::{Merged, Point, overflow, register_merged};
-pub use own::{register as register_own, room as own_room, view as own_view};
+pub use instruments::{Collection, register_containers, register_events};
+pub use merged::{Merged, overflow, register_merged_containers, register_merged_events};
+pub use page::{ContainerSeries, Page, Point, SERIES_LABEL, series_number};
+pub use registrar::SelfMetricsPart;
+pub use self_metrics::{
+    parts as self_metrics_parts, register as register_self_metrics, room as self_metrics_room,
+    view as self_metrics_view,
+};
 
 /// The instrumentation scope of every instrument.
 pub fn scope() -> opentelemetry::InstrumentationScope {

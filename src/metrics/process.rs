@@ -8,7 +8,7 @@ use procfs::process::Process;
 use rustix::process::{Resource, getrlimit};
 
 use super::catalog;
-use super::own::{Registrar, counter, gauge};
+use super::registrar::Registrar;
 
 /// Opened once: the kernel looks for it by name, and reads its number, each time.
 static MYSELF: LazyLock<Option<Process>> = LazyLock::new(|| Process::myself().ok());
@@ -32,21 +32,21 @@ pub(super) fn register(registrar: &Registrar<'_>) {
             }
         }
     };
-    counter(registrar, &catalog::PROCESS_CPU, of_sample(0, |sample| sample.cpu));
-    gauge(registrar, &catalog::PROCESS_RESIDENT_MEMORY, of_sample(1, |sample| sample.resident));
-    gauge(registrar, &catalog::PROCESS_VIRTUAL_MEMORY, of_sample(2, |sample| sample.mapped));
-    gauge(registrar, &catalog::PROCESS_THREADS, of_sample(3, |sample| sample.threads));
-    gauge(registrar, &catalog::PROCESS_OPEN_FDS, |o| {
+    registrar.counter(&catalog::PROCESS_CPU, of_sample(0, |sample| sample.cpu));
+    registrar.gauge(&catalog::PROCESS_RESIDENT_MEMORY, of_sample(1, |sample| sample.resident));
+    registrar.gauge(&catalog::PROCESS_VIRTUAL_MEMORY, of_sample(2, |sample| sample.mapped));
+    registrar.gauge(&catalog::PROCESS_THREADS, of_sample(3, |sample| sample.threads));
+    registrar.gauge(&catalog::PROCESS_OPEN_FDS, |o| {
         let Some(count) = MYSELF.as_ref().and_then(|process| process.fd_count().ok()) else { return };
         o.observe(count as f64, &[]);
     });
-    gauge(registrar, &catalog::PROCESS_MAX_FDS, |o| {
+    registrar.gauge(&catalog::PROCESS_MAX_FDS, |o| {
         // Nothing where there is no limit.
         if let Some(most) = getrlimit(Resource::Nofile).current {
             o.observe(most as f64, &[]);
         }
     });
-    gauge(registrar, &catalog::PROCESS_START_TIME, |o| {
+    registrar.gauge(&catalog::PROCESS_START_TIME, |o| {
         if let Some(started) = *STARTED {
             o.observe(started, &[]);
         }

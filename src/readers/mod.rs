@@ -78,9 +78,11 @@ struct Manual {
 impl Manual {
     fn new(
         resource: &Resource,
+        temporality: Temporality,
         configure: impl FnOnce(MeterProviderBuilder) -> MeterProviderBuilder,
     ) -> Self {
-        let reader = SharedReader(Arc::new(ManualReader::builder().build()));
+        let reader = ManualReader::builder().with_temporality(temporality).build();
+        let reader = SharedReader(Arc::new(reader));
         let builder = SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(reader.clone());
         Self { reader, provider: configure(builder).build(), sink: None }
     }

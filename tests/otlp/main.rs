@@ -5,6 +5,7 @@
 
 mod collector;
 mod data;
+mod proxy;
 mod reload;
 #[path = "../support/mod.rs"]
 mod support;
@@ -333,6 +334,29 @@ fn long_labels_make_no_message_too_large() {
     assert!((6..=12).contains(&requests), "{requests}");
 }
 
+#[test]
+fn one_container_may_be_larger_than_a_request() {
+    for over in [grpc, http] {
+        let engine = FakeEngine::start().unwrap();
+        engine.populate(3, 2);
+        let mut container = Container::new("huge");
+        for label in 0..20 {
+            container = container.label(&format!("label-{label}"), &"x".repeat(50_000));
+        }
+        engine.add(container);
+        // A megabyte for each of ten points.
+        let requests = check_size(&engine, 100_000, over);
+        assert!((5..=8).contains(&requests), "{requests}");
+    }
+}
+
+#[test]
+fn a_request_may_have_one_point() {
+    let engine = FakeEngine::start().unwrap();
+    engine.populate(2, 1);
+    assert!(check_size(&engine, 1, http) > 28);
+}
+
 // ---------------------------------------------------------------------------------------------------------
 // When
 // ---------------------------------------------------------------------------------------------------------
@@ -553,14 +577,19 @@ fn cumulative_counts_are_from_the_start() {
     failing(&collector, Answer::Status(Code::InvalidArgument, "no", None));
     let before = unix_nanos(SystemTime::now());
     let counted = events_between_exports(&collector, grpc(&collector, 20, json!({})));
-    let (mut starts, mut counts) = (BTreeSet::new(), BTreeMap::<Attributes, f64>::new());
+    let (mut starts, mut counts) = (BTreeMap::new(), BTreeMap::<Attributes, f64>::new());
     for point in &counted.points {
         match point.kind {
             Kind::Gauge => continue,
             Kind::Histogram { delta } | Kind::Exponential { delta } => assert!(!delta, "{point:?}"),
             Kind::Sum { delta, monotonic } => {
                 assert!(!delta && monotonic, "{point:?}");
-                starts.insert(point.start);
+                let series = (&point.metric, &point.attributes);
+                assert_eq!(
+                    *starts.entry(series).or_insert(point.start),
+                    point.start,
+                    "a count has one start"
+                );
             }
         }
         assert!(before < point.start && point.start <= point.time, "{point:?}");
@@ -569,7 +598,6 @@ fn cumulative_counts_are_from_the_start() {
             assert!(count.is_none_or(|before| before <= point.value), "{point:?}");
         }
     }
-    assert_eq!(starts.len(), 1, "a count has one start");
     assert_eq!(counts, counted.events);
 }
 
@@ -737,10 +765,12 @@ fn what_is_wrong_with_tls_is_told_once_for_each_destination() {
 fn a_system_without_authorities_stops_the_start_where_they_are_needed() {
     let (engine, _) = engine_with_web();
     let collector = Collector::start();
+    let none = tempfile::NamedTempFile::new().unwrap();
+    let none = none.path().to_str().unwrap();
     for kind in ["otlp_grpc", "otlp_http"] {
         let reader = push(kind, "https://localhost:4318/v1/metrics", ONCE, json!({}));
         let mut exporter = Setup::new(&engine.host())
-            .env("SSL_CERT_FILE", "/dev/null")
+            .env("SSL_CERT_FILE", none)
             .env("SSL_CERT_DIR", "")
             .reader(reader)
             .spawn();
@@ -749,7 +779,7 @@ fn a_system_without_authorities_stops_the_start_where_they_are_needed() {
         assert!(log.contains("has no certificate authorities to trust\nhint: "), "{log}");
     }
     let exporter = Setup::new(&engine.host())
-        .env("SSL_CERT_FILE", "/dev/null")
+        .env("SSL_CERT_FILE", none)
         .env("SSL_CERT_DIR", "")
         .reader(grpc(&collector, ONCE, json!({})))
         .reader(http(&collector, ONCE, json!({})))
@@ -797,7 +827,7 @@ fn with_a_file_the_environment_has_no_effect() {
     let (engine, _) = engine_with_web();
     let (collector, elsewhere) = (Collector::start(), Collector::start());
     let mut setup = Setup::new(&engine.host())
-        .reader(grpc(&collector, ONCE, json!({"compression": "none"})))
+        .reader(grpc(&collector, ONCE, json!({"compression": "gzip"})))
         .reader(http(&collector, ONCE, json!({"compression": "none"})));
     for prefix in ["OTEL_EXPORTER_OTLP", "OTEL_EXPORTER_OTLP_METRICS"] {
         setup = setup
@@ -820,7 +850,7 @@ fn with_a_file_the_environment_has_no_effect() {
     // Two readers, two exports of three requests each: the interval is the file's.
     assert_eq!(exports.len(), 12);
     for export in &exports {
-        assert!(!export.gzip);
+        assert_eq!(export.gzip, export.grpc);
         assert!(!export.headers.keys().any(|name| name.starts_with("from-")), "{:?}", export.headers);
         let resource = export.request.resource_metrics[0].resource.as_ref().unwrap();
         let resource = data::texts(&resource.attributes);
@@ -830,6 +860,29 @@ fn with_a_file_the_environment_has_no_effect() {
     for point in taken(&exports) {
         assert!(!matches!(point.kind, Kind::Sum { delta: true, .. } | Kind::Histogram { delta: true }));
     }
+}
+
+/// The exporter that sends over gRPC goes by the variable where it is not told to compress.
+#[test]
+fn what_the_environment_makes_impossible_stops_the_start() {
+    let (engine, _) = engine_with_web();
+    let collector = Collector::start();
+    let setup = || Setup::new(&engine.host()).reader(grpc(&collector, ONCE, json!({"compression": "none"})));
+    for variable in ["OTEL_EXPORTER_OTLP_COMPRESSION", "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION"] {
+        let mut exporter = setup().env(variable, "GZIP").spawn();
+        assert_eq!(exporter.wait().code(), Some(2));
+        let log = exporter.log();
+        assert!(log.contains(&format!("the environment has {variable}=gzip")), "{log}");
+        assert!(log.contains(".otlp_grpc.compression: none") && log.contains("hint: unset "), "{log}");
+    }
+    // What the hint says works.
+    let exporter = setup()
+        .env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+        .env("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "none")
+        .start();
+    wait_rounds(&collector, 1);
+    exporter.stop();
+    assert!(collector.exports().iter().all(|export| !export.gzip));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{ONCE, SOON, grpc, http, wait_rounds};
 use crate::collector::Collector;
-use crate::data::{Attributes, Kind, Point, rounds, series};
+use crate::data::{Attributes, Kind, Point, rounds, series, taken};
 use crate::support::eventually;
 use crate::support::exporter::{Exporter, Setup};
 use crate::support::exposition::labels;
@@ -215,7 +215,16 @@ fn histograms_are_what_is_asked_for() {
         100,
         json!({"default_histogram_aggregation": "base2_exponential_bucket_histogram"}),
     );
-    let exporter = Setup::new(&engine.host()).reader(grpc(&explicit, 100, json!({}))).reader(reader).start();
+    let deltas = Collector::start();
+    let delta = json!({
+        "default_histogram_aggregation": "base2_exponential_bucket_histogram",
+        "temporality_preference": "delta",
+    });
+    let exporter = Setup::new(&engine.host())
+        .reader(grpc(&explicit, 100, json!({})))
+        .reader(reader)
+        .reader(grpc(&deltas, 100, delta))
+        .start();
     engine.act(&ids[0], "die", |container| container);
     let kind = |collector: &Collector, expected: Kind| {
         eventually(SOON, || {
@@ -227,6 +236,12 @@ fn histograms_are_what_is_asked_for() {
     };
     kind(&explicit, Kind::Histogram { delta: false });
     kind(&exponential, Kind::Exponential { delta: false });
+    eventually(SOON, || {
+        let points = taken(&deltas.exports());
+        let found = points.iter().find(|point| point.metric == "docker_state_exporter.event_apply");
+        let kind = found.ok_or("no event was applied")?.kind;
+        if kind == (Kind::Exponential { delta: true }) { Ok(()) } else { Err("another histogram") }
+    });
     // /metrics has its own, whatever a push reader has.
     let family = &exporter.scrape().families["docker_state_exporter_event_apply_seconds"];
     assert_eq!(family.kind, "histogram");

@@ -1,101 +1,143 @@
-//! What is collected for a push reader: a meter provider, made anew after a panic.
-
-use std::panic::{AssertUnwindSafe, catch_unwind};
+//! What is collected for a push reader: a meter provider, and what was collected of it.
 
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
 
 use crate::readers::Manual;
 
-/// A meter provider with its instruments, and the way to make another.
+/// A meter provider with its instruments.
 pub(super) struct Source {
-    make: Box<dyn Fn() -> Manual + Send + Sync>,
-    /// `None` after a panic, until it is needed again.
-    manual: Option<Manual>,
+    manual: Manual,
+    /// Whether a collection counts from the one before, so that none may be lost.
+    is_delta: bool,
+    /// Whether it counts from what others have collected, and has to be primed with that.
+    is_unprimed: bool,
+    /// What was collected, and the destination has not taken yet, the oldest first.
+    pending: Vec<ResourceMetrics>,
 }
 
 impl Source {
-    pub(super) fn new(make: impl Fn() -> Manual + Send + Sync + 'static) -> Self {
-        Self { manual: Some(make()), make: Box::new(make) }
+    pub(super) fn new(is_delta: bool, manual: Manual) -> Self {
+        Self { manual, is_delta, is_unprimed: false, pending: Vec::new() }
     }
 
-    /// Takes another provider: what is written to counts from here.
-    pub(super) fn begin_anew(&mut self) {
-        self.manual = Some((self.make)());
+    /// A source that goes on counting where others have ended. It is primed at its first collection.
+    pub(super) fn resuming(is_delta: bool, manual: Manual) -> Self {
+        Self { is_unprimed: is_delta, ..Self::new(is_delta, manual) }
     }
 
-    /// Everything that the instruments say now.
-    ///
-    /// A panic in a callback or in the SDK poisons the SDK's locks, and from then on it would collect nothing and
-    /// say so to nobody. So the provider is thrown away, and a new one is asked, once.
-    pub(super) fn collect(&mut self) -> Result<ResourceMetrics, String> {
-        self.try_collect()
-            .or_else(|| self.try_collect())
-            .unwrap_or_else(|| Err("a panic while collecting".into()))
+    /// Whether a collection counts from the one before.
+    pub(super) fn is_delta(&self) -> bool {
+        self.is_delta
     }
 
-    fn try_collect(&mut self) -> Option<Result<ResourceMetrics, String>> {
-        let Self { make, manual } = self;
-        let collected = catch_unwind(AssertUnwindSafe(|| {
-            let manual = manual.get_or_insert_with(make);
-            let mut metrics = ResourceMetrics::default();
-            manual.collect(&mut metrics).map_err(|error| error.to_string())?;
-            Ok(metrics)
-        }));
-        if collected.is_err() {
-            self.manual = None;
+    /// What was collected, and the destination has not taken yet.
+    pub(super) fn pending(&self) -> &[ResourceMetrics] {
+        &self.pending
+    }
+
+    /// The destination has taken the oldest of what is pending.
+    pub(super) fn taken(&mut self) {
+        if !self.pending.is_empty() {
+            self.pending.remove(0);
         }
-        collected.ok()
+    }
+
+    /// Forgets what is pending, unless it counts.
+    pub(super) fn discard(&mut self) {
+        if !self.is_delta {
+            self.pending = Vec::new();
+        }
+    }
+
+    /// Gives up what is pending.
+    pub(super) fn into_pending(self) -> Vec<ResourceMetrics> {
+        self.pending
+    }
+
+    /// Collects what is set out by `observe`. The first time, `prime` sets out what others have collected before, so that
+    /// deltas count from there.
+    pub(super) fn collect(&mut self, prime: &dyn Fn(), observe: &dyn Fn()) -> Result<(), String> {
+        self.discard();
+        if std::mem::take(&mut self.is_unprimed) {
+            prime();
+            self.collect_now()?;
+        }
+        observe();
+        let collected = self.collect_now()?;
+        if collected.scope_metrics().next().is_some() {
+            self.pending.push(collected);
+        }
+        Ok(())
+    }
+
+    fn collect_now(&self) -> Result<ResourceMetrics, String> {
+        let mut metrics = ResourceMetrics::default();
+        self.manual.collect(&mut metrics).map_err(|error| error.to_string())?;
+        Ok(metrics)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::{AtomicU64, Ordering};
 
+    use opentelemetry::metrics::AsyncInstrument;
     use opentelemetry_sdk::Resource;
+    use opentelemetry_sdk::metrics::Temporality;
+    use opentelemetry_sdk::metrics::data::{AggregatedMetrics, MetricData};
 
     use super::*;
 
-    /// A source with two instruments, of which one panics in these of its collections.
-    fn source(panics: fn(usize) -> bool) -> Source {
-        let collections = Arc::new(AtomicUsize::new(0));
-        Source::new(move || {
-            let manual = Manual::new(&Resource::builder_empty().build(), |b| b);
-            let meter = manual.meter();
-            meter.u64_observable_counter("good").with_callback(|o| o.observe(7, &[])).build();
-            let collections = Arc::clone(&collections);
-            meter
-                .u64_observable_counter("bad")
-                .with_callback(move |o| {
-                    let number = collections.fetch_add(1, Ordering::Relaxed);
-                    assert!(!panics(number), "meant to panic");
-                    o.observe(7, &[]);
-                })
-                .build();
-            manual
-        })
+    /// A provider with a counter of `value`.
+    fn manual(temporality: Temporality, value: &Arc<AtomicU64>) -> Manual {
+        let manual = Manual::new(&Resource::builder_empty().build(), temporality, |b| b);
+        let value = Arc::clone(value);
+        let observe = move |o: &dyn AsyncInstrument<u64>| o.observe(value.load(Ordering::Relaxed), &[]);
+        manual.meter().u64_observable_counter("counter").with_callback(observe).build();
+        manual
     }
 
-    fn names(source: &mut Source) -> Result<Vec<String>, String> {
-        let collected = source.collect()?;
-        Ok(collected.scope_metrics().flat_map(|s| s.metrics()).map(|m| m.name().to_owned()).collect())
+    fn values(source: &Source) -> Vec<u64> {
+        let metrics = source.pending().iter().flat_map(ResourceMetrics::scope_metrics);
+        let values = metrics.flat_map(|scope| scope.metrics()).map(|metric| {
+            let AggregatedMetrics::U64(MetricData::Sum(sum)) = metric.data() else { panic!("no sum") };
+            sum.data_points().next().unwrap().value()
+        });
+        values.collect()
     }
 
     #[test]
-    fn a_panic_costs_nothing_but_the_provider() {
-        let mut source = source(|collection| collection == 1);
-        for _ in 0..3 {
-            assert_eq!(names(&mut source).unwrap(), ["good", "bad"]);
+    fn what_counts_is_kept_until_it_is_taken() {
+        let value = Arc::new(AtomicU64::new(0));
+        let set = |number: u64| {
+            let value = Arc::clone(&value);
+            move || value.store(number, Ordering::Relaxed)
+        };
+        let mut delta = Source::new(true, manual(Temporality::Delta, &value));
+        let mut cumulative = Source::new(false, manual(Temporality::Cumulative, &value));
+        for number in [5, 7] {
+            delta.collect(&set(3), &set(number)).unwrap();
+            cumulative.collect(&set(3), &set(number)).unwrap();
         }
+        assert_eq!((values(&delta), values(&cumulative)), (vec![5, 2], vec![7]));
+        delta.taken();
+        assert_eq!(values(&delta), [2]);
     }
 
     #[test]
-    fn panics_without_end_are_told_and_end_with_their_reason() {
-        let mut source = source(|collection| (1..=4).contains(&collection));
-        assert!(names(&mut source).is_ok());
-        assert_eq!(names(&mut source), Err("a panic while collecting".into()));
-        assert_eq!(names(&mut source), Err("a panic while collecting".into()));
-        assert_eq!(names(&mut source).unwrap(), ["good", "bad"]);
+    fn what_resumes_counts_from_what_others_have_collected() {
+        let value = Arc::new(AtomicU64::new(0));
+        let set = |number: u64| {
+            let value = Arc::clone(&value);
+            move || value.store(number, Ordering::Relaxed)
+        };
+        let mut delta = Source::resuming(true, manual(Temporality::Delta, &value));
+        let mut cumulative = Source::resuming(false, manual(Temporality::Cumulative, &value));
+        for number in [5, 7] {
+            delta.collect(&set(3), &set(number)).unwrap();
+            cumulative.collect(&set(3), &set(number)).unwrap();
+        }
+        assert_eq!((values(&delta), values(&cumulative)), (vec![2, 2], vec![7]));
     }
 }

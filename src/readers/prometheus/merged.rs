@@ -3,15 +3,13 @@
 
 use std::sync::Arc;
 
-use opentelemetry::KeyValue;
-
 use super::ROOM;
 use super::encode::{Collector, Labels, Line};
 use crate::inventory::{Container, EventCount};
 use crate::metrics::catalog::{ContainerValue, STATE_LABEL};
 use crate::metrics::labels::{ConstantLabels, LabelWriter, Names, push_text};
 use crate::metrics::views::Streams;
-use crate::metrics::{Collection, Merged, SERIES_LABEL};
+use crate::metrics::{Collection, Merged, Page, series_number};
 use crate::readers::ReaderError;
 
 /// The merged streams, each by the text of its labels.
@@ -112,13 +110,11 @@ fn write(
     let line = lines.get(stream..=stream).unwrap_or_default();
     let mut text = [String::new()];
     for points in points.chunks(ROOM) {
-        let numbered = points.iter().enumerate().map(|(number, (_, value))| {
-            let number = i64::try_from(number).unwrap_or(i64::MAX);
-            (vec![KeyValue::new(SERIES_LABEL, number)], *value)
-        });
-        let mut prepared = vec![Vec::new(); stream];
-        prepared.push(numbered.collect());
-        collection.prepare_merged(prepared);
+        let points_of = points.iter().enumerate();
+        let numbered = points_of.map(|(number, (_, value))| (vec![series_number(number)], *value)).collect();
+        let mut merged = vec![Vec::new(); stream];
+        merged.push(numbered);
+        collection.set_page(Page { merged, ..Page::default() });
         let of_all: Vec<String> = points.iter().map(|(text, _)| text.clone()).collect();
         collector.write(line, &Labels { of_all: &of_all, info: &[] }, &mut text)?;
     }

@@ -24,7 +24,7 @@ use bytes::Bytes;
 use opentelemetry::metrics::MeterProvider as _;
 use opentelemetry_prometheus::ExporterBuilder;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider};
+use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider, Temporality};
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use self::constant::Constant;
@@ -39,7 +39,7 @@ use crate::config::{Aggregation, Config, Pull};
 use crate::inventory::{self, Container, EventCount, Snapshot, Text};
 use crate::metrics::labels::{LabelWriter, Names};
 use crate::metrics::views::Rules;
-use crate::metrics::{self, Collection};
+use crate::metrics::{self, Collection, Page, SelfMetricsPart};
 use crate::stats::DurationSink;
 
 /// The type of an exposition.
@@ -174,10 +174,13 @@ impl PrometheusReader {
             .without_target_info()
             .scope_info_enabled(false);
         let rules = Rules::new(&config.views, pull.cardinality_limits, Aggregation::Default);
-        let view = metrics::own_view(&rules, metrics::own_room(config.readers.periodic.len()));
+        let room = metrics::self_metrics_room(config.readers.periodic.len());
+        let view = metrics::self_metrics_view(&rules, room);
         let own_provider = provider(exporter, resource, |builder| builder.with_view(view))?;
         let meter = own_provider.meter_with_scope(metrics::scope());
-        let sink = metrics::register_own(&meter, &rules, &observed.stats, &observed.runtime);
+        let (stats, runtime) = (&observed.stats, &observed.runtime);
+        let sink =
+            metrics::register_self_metrics(&meter, &rules, room, &SelfMetricsPart::ALL, stats, runtime);
         let reader = Self {
             inventory: observed.inventory.clone(),
             pull: pull.clone(),
@@ -305,7 +308,8 @@ impl PrometheusReader {
             let changed = self.collection.changed(&before, &shard.items);
             let mut texts = vec![String::new(); changed.len()];
             for containers in shard.items.chunks(ROOM) {
-                self.collection.prepare_streams(containers, &changed);
+                let wanted = self.collection.points_of(&changed);
+                self.collection.set_page(Page::numbered_containers(containers, wanted));
                 instruments.collect_containers(containers, &mut texts)?;
             }
             shard.text.resize_with(changed.len(), Piece::default);
@@ -315,8 +319,12 @@ impl PrometheusReader {
                 }
             }
         }
-        let by_action = by_action(&events);
-        rendered.events.retain(|action, _| by_action.contains_key(&**action));
+        // Where no count has changed, the groups are what they were.
+        let have_counts_changed = rendered.event_generation != snapshot.events.generation;
+        let by_action = if have_counts_changed { by_action(&events) } else { BTreeMap::new() };
+        if have_counts_changed {
+            rendered.events.retain(|action, _| by_action.contains_key(&**action));
+        }
         for (action, events) in by_action {
             let shards = match rendered.events.get_mut(action) {
                 Some(shards) => shards,
@@ -325,7 +333,7 @@ impl PrometheusReader {
             for Changed { shard, .. } in shards.update(&events) {
                 let mut texts = vec![String::new(); instruments.families.events.len()];
                 for events in shard.items.chunks(ROOM) {
-                    self.collection.prepare(&[], events);
+                    self.collection.set_page(Page::numbered_events(events));
                     instruments.collect_events(events, &mut texts)?;
                 }
                 shard.text = instruments.compress_all(&texts)?;
@@ -341,7 +349,7 @@ impl PrometheusReader {
             rendered.merged_containers = instruments.compress_all(&texts)?;
         }
         let Instruments { merged, collector, families, .. } = &mut *instruments;
-        if rendered.event_generation != snapshot.events.generation && !streams.merged_events.is_empty() {
+        if have_counts_changed && !streams.merged_events.is_empty() {
             let texts = merged.collect_events(&self.collection, collector, &families.merged, &events)?;
             rendered.merged_events = instruments.compress_all(&texts)?;
         }
@@ -363,9 +371,12 @@ impl PrometheusReader {
     fn instruments(&self, names: Names) -> Result<Instruments, ReaderError> {
         let view = self.collection.view(ROOM, ROOM);
         let merged_view = self.collection.merged_view(ROOM);
-        let manual = Manual::new(&self.resource, |b| b.with_view(view).with_view(merged_view));
+        let manual = Manual::new(&self.resource, Temporality::Cumulative, |b| {
+            b.with_view(view).with_view(merged_view)
+        });
         let meter = manual.meter();
-        metrics::register_merged(&meter, &self.collection);
+        metrics::register_merged_containers(&meter, &self.collection);
+        metrics::register_merged_events(&meter, &self.collection);
         metrics::register_containers(&meter, &self.collection);
         metrics::register_events(&meter, &self.collection);
         let suffixes = self.pull.translation_strategy.has_suffixes();
