@@ -500,7 +500,11 @@ impl<'d> Field<'d> {
                 _ => Invalid::value(&what, &scalar.text),
             },
         };
-        let invalid = if self.secrecy == Secrecy::Public { invalid } else { invalid.without_value() };
+        // `key=value` where a section or a list should be is most often a header that has lost its place.
+        let is_pair = matches!(expected, "mapping" | "list")
+            && matches!(&node.value, Value::Scalar(scalar) if scalar.text.contains('='));
+        let is_public = self.secrecy == Secrecy::Public && !is_pair;
+        let invalid = if is_public { invalid } else { invalid.without_value() };
         self.problem(match hint {
             Some(hint) => invalid.hint(hint),
             None => invalid,
