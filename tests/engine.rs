@@ -35,9 +35,10 @@ const NEVER: u64 = 3_600_000;
 
 type Case = fn(&Docker);
 
-const CASES: [(&str, Case); 10] = [
+const CASES: [(&str, Case); 11] = [
     ("every_state_is_what_inspect_says", every_state_is_what_inspect_says),
     ("every_change_is_what_inspect_says", every_change_is_what_inspect_says),
+    ("what_only_a_hint_tells_is_shown_at_once", what_only_a_hint_tells_is_shown_at_once),
     ("what_no_event_tells_is_found_by_the_next_list", what_no_event_tells_is_found_by_the_next_list),
     ("events_are_counted_as_the_engine_tells_them", events_are_counted_as_the_engine_tells_them),
     ("events_of_other_types_are_counted_when_asked_for", events_of_other_types_are_counted_when_asked_for),
@@ -223,20 +224,37 @@ fn every_change_is_what_inspect_says(docker: &Docker) {
     exporter.stop();
 }
 
-fn what_no_event_tells_is_found_by_the_next_list(docker: &Docker) {
-    let probe = ["--health-cmd", "exit 1", "--health-interval", "3s", "--health-retries", "1"];
-    docker.container("failing", &probe, &["sleep", "100000"]);
-    let exporter = Setup::new(&docker.host()).set("/docker/resync_interval", 1_000).start();
-    docker.wait_for("failing", "/State/Health/FailingStreak", 1);
-    for streak in 2..4 {
-        docker.wait_for("failing", "/State/Health/FailingStreak", streak);
-        eventually(SOON, || {
-            let labels = common_labels(&docker.inspect("failing"));
-            let found = exporter.scrape().find("container_state_health_failingstreak", &labels)?;
-            if found >= f64::from(streak) { Ok(()) } else { Err(format!("{found}, not {streak}")) }
-        });
+/// A start that fails has no event of its own, and neither has a probe that changes no more than the count of those
+/// that failed.
+fn what_only_a_hint_tells_is_shown_at_once(docker: &Docker) {
+    let probe = ["--health-cmd", "test ! -e /tmp/ill", "--health-interval", "2s", "--health-retries", "100"];
+    docker.container("ill", &probe, &["sleep", "100000"]);
+    docker.wait_for("ill", "/State/Health/Status", "healthy");
+    let exporter = Setup::new(&docker.host()).set("/docker/resync_interval", NEVER).start();
+    docker.run(&["create", "--network", "none", "--name", "broken", IMAGE, "/nonexistent"]);
+    eventually(SOON, || agrees(docker, &exporter, Encoding::Code));
+    docker.try_run(&["start", "broken"]).unwrap_err();
+    assert_eq!(docker.inspect("broken")["State"]["ExitCode"], 127);
+    let (_, after) = eventually(SOON, || agrees(docker, &exporter, Encoding::Code));
+    println!("a start that failed: right after {after:?}");
+    docker.run(&["exec", "ill", "touch", "/tmp/ill"]);
+    for streak in 1..4 {
+        docker.wait_for("ill", "/State/Health/FailingStreak", streak);
+        // Before the next probe.
+        let (_, after) =
+            eventually(Duration::from_millis(1_500), || agrees(docker, &exporter, Encoding::Code));
+        println!("{streak} failed probes: right after {after:?}");
     }
-    docker.run(&["rm", "--force", "failing"]);
+    docker.run(&["exec", "ill", "rm", "/tmp/ill"]);
+    docker.wait_for("ill", "/State/Health/FailingStreak", 0);
+    eventually(Duration::from_millis(1_500), || agrees(docker, &exporter, Encoding::Code));
+    docker.run(&["rm", "--force", "ill", "broken"]);
+    eventually(SOON, || agrees(docker, &exporter, Encoding::Code));
+    exporter.stop();
+}
+
+fn what_no_event_tells_is_found_by_the_next_list(docker: &Docker) {
+    let exporter = Setup::new(&docker.host()).set("/docker/resync_interval", 1_000).start();
     let dead = docker.make_dead("dead");
     eventually(SOON, || agrees(docker, &exporter, Encoding::Code));
     assert_eq!(docker.inspect("dead")["State"]["Status"], "dead");
