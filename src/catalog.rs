@@ -112,7 +112,8 @@ pub const SCOPE_LABELS: [&str; 3] = ["otel_scope_name", "otel_scope_version", "o
 
 /// Whether series of containers or events can have this label of their own, container labels apart.
 pub fn is_own_label(label: &str) -> bool {
-    let of_metrics = CONTAINER.iter().map(|entry| &entry.metric).chain([&EVENTS]);
+    // Those of the exporter about itself get no labels of the resource.
+    let of_metrics = all().filter(|metric| OWN.iter().all(|own| own.name != metric.name));
     let mut labels = of_metrics.flat_map(|metric| metric.labels.iter().map(|(label, _)| *label));
     CONTAINER_LABELS.contains(&label)
         || [STATE_LABEL, OVERFLOW, "otel_metric_overflow"].contains(&label)

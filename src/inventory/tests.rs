@@ -1,6 +1,7 @@
 use std::collections::HashMap;
-
 use std::time::Duration;
+
+use proptest::prelude::*;
 
 use super::*;
 
@@ -374,4 +375,41 @@ fn what_could_not_be_inspected_stays_as_it_is_known_unless_the_list_contradicts_
     assert!(reader.snapshot().containers.list[0].is_inspected);
     writer.replace(vec![listed(Status::Dead)], &[]);
     assert_eq!(reader.snapshot().containers.list[0].status, Status::Dead);
+}
+
+proptest! {
+    /// Whatever comes and goes: no count that was told is less under the same label set, and none is there twice.
+    #[test]
+    fn what_was_told_never_goes_back(steps in proptest::collection::vec((0..4u8, 0..3usize, 0..5usize, 0..3usize), 1..60)) {
+        const LABELS: [&[(&str, &str)]; 5] =
+            [&[("a.b", "1")], &[("a_b", "1")], &[("A-B", "1"), ("z", "")], &[("a_b", "2")], &[]];
+        const ACTIONS: [&str; 3] = ["oom", "die", "exec_start: x"];
+        let (writer, reader) = with_limit(3);
+        writer.replace(Vec::new(), &[]);
+        let start = Instant::now();
+        let mut now = start;
+        let mut told: HashMap<String, u64> = HashMap::new();
+        for (step, id, labels, action) in steps {
+            let identity = labelled(LABELS[labels]);
+            let container = Container { event_identity: Arc::clone(&identity), ..Container::sample(&format!("{id}"), "web") };
+            match step {
+                0 => writer.upsert(Arc::new(container)),
+                1 => writer.remove(&format!("{id}")),
+                2 => {
+                    let event = ACTIONS[action].into();
+                    writer.count(EventLabels { event, kind: "container".into(), identity }, now);
+                }
+                _ => {
+                    now += Duration::from_secs(100 * (labels as u64 + 1));
+                    writer.sweep(now);
+                }
+            }
+            // Where it panics, a label set is there twice.
+            let counts: HashMap<String, u64> = escaped(&reader).into_iter().collect();
+            for (labels, count) in &counts {
+                prop_assert!(told.get(labels).is_none_or(|before| before <= count), "{}: {:?}, then {}", labels, told, count);
+            }
+            told = counts;
+        }
+    }
 }
