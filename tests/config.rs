@@ -1456,7 +1456,7 @@ fn uncompressed_grpc_and_a_variable_that_says_gzip_are_refused() {
     let none = "meter_provider: {readers: [{periodic: {exporter: {otlp_grpc: {compression: none}}}}]}";
     let general = "OTEL_EXPORTER_OTLP_COMPRESSION";
     let metrics = "OTEL_EXPORTER_OTLP_METRICS_COMPRESSION";
-    let cases: [(&[(&str, &str)], Option<&str>); 7] = [
+    let cases: [(Variables<'_>, Option<&str>); 7] = [
         (&[], None),
         (&[(general, "gzip")], Some(general)),
         (&[(metrics, "Gzip")], Some(metrics)),

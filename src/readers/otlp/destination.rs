@@ -36,7 +36,7 @@ pub(super) struct Destination {
 }
 
 enum Transport {
-    Grpc(GrpcTransport),
+    Grpc(Box<GrpcTransport>),
     Http(Box<HttpTransport>),
     Console(Console),
 }
@@ -88,7 +88,9 @@ impl Destination {
             Ok(destination)
         };
         match exporter {
-            Exporter::OtlpGrpc(otlp) => of_otlp(otlp, GrpcTransport::new(otlp).map(Transport::Grpc)),
+            Exporter::OtlpGrpc(otlp) => {
+                of_otlp(otlp, GrpcTransport::new(otlp).map(|transport| Transport::Grpc(Box::new(transport))))
+            }
             Exporter::OtlpHttp(otlp) => {
                 let transport = HttpTransport::new(otlp, deflater);
                 of_otlp(otlp, transport.map(|transport| Transport::Http(Box::new(transport))))

@@ -61,7 +61,7 @@ impl Collector {
     }
 
     /// Lets go of what was collected.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.collected = ResourceMetrics::default();
     }
 }

@@ -6,13 +6,13 @@
 //!
 //! `shards` finds what has to be rendered, the SDK collects it, `encode` writes it as text, `families` knows which
 //! text belongs where, and `super::gzip` keeps the text and puts it together. `constant` is what all of it has besides,
-//! `own` the text of the exporter's own numbers.
+//! `self_metrics` the text of the exporter's own numbers.
 
 mod constant;
 mod encode;
 mod families;
 mod merged;
-mod own;
+mod self_metrics;
 mod shards;
 
 use std::borrow::Cow;
@@ -31,7 +31,7 @@ use self::constant::Constant;
 use self::encode::{Collector, Labels};
 use self::families::{Families, Place};
 use self::merged::MergedStreams;
-use self::own::{Own, Part};
+use self::self_metrics::{Part, SelfMetricsText};
 use self::shards::{Changed, Shards};
 use super::gzip::{self, Deflater, Inflate, Joined, Piece};
 use super::{Manual, Observed, ReaderError};
@@ -61,10 +61,10 @@ pub struct PrometheusReader {
     cache_period: Duration,
     collection: Arc<Collection>,
     states: Mutex<States>,
-    own: Registry,
-    /// What they said last.
-    said: Mutex<Own>,
-    _own_provider: SdkMeterProvider,
+    self_metrics: Registry,
+    /// Their text at the last scrape.
+    self_metrics_text: Mutex<SelfMetricsText>,
+    _self_metrics_provider: SdkMeterProvider,
     /// What writes to their histograms.
     _sink: Arc<DurationSink>,
     deflater: Arc<Deflater>,
@@ -99,7 +99,7 @@ struct Instruments {
     labels: LabelWriter,
     families: Families,
     /// The families that are about no container.
-    rest: Piece,
+    other_families: Piece,
     merged: MergedStreams,
     deflater: Arc<Deflater>,
 }
@@ -140,13 +140,13 @@ impl Rendered {
 /// An exposition.
 pub struct Exposition {
     inventory: Piece,
-    own: [Part; 2],
+    self_metrics: [Part; 2],
 }
 
 impl Exposition {
     /// As a gzip file, in parts.
     pub fn gzip(&self) -> [Bytes; 5] {
-        let [steady, other] = &self.own;
+        let [steady, other] = &self.self_metrics;
         let pieces = [&self.inventory, &steady.piece, &other.piece];
         let [inventory, steady, other] = pieces.map(|piece| piece.deflated.clone());
         [Bytes::from_static(&gzip::HEADER), inventory, steady, other, gzip::trailer(pieces)]
@@ -154,8 +154,8 @@ impl Exposition {
 
     /// As text, in parts.
     pub fn text(&self) -> impl Iterator<Item = std::io::Result<Bytes>> + Send + use<> {
-        let own = self.own.clone().map(|part| Ok(part.text));
-        Inflate::new(&self.inventory).chain(own)
+        let self_metrics = self.self_metrics.clone().map(|part| Ok(part.text));
+        Inflate::new(&self.inventory).chain(self_metrics)
     }
 }
 
@@ -167,17 +167,17 @@ impl PrometheusReader {
         resource: &Resource,
         observed: &Observed,
     ) -> Result<Self, ReaderError> {
-        let own = Registry::new();
+        let self_metrics = Registry::new();
         // Prometheus' own suffixes, whatever the containers' metrics have: these names are new.
         let exporter = opentelemetry_prometheus::exporter()
-            .with_registry(own.clone())
+            .with_registry(self_metrics.clone())
             .without_target_info()
             .scope_info_enabled(false);
         let rules = Rules::new(&config.views, pull.cardinality_limits, Aggregation::Default);
         let room = metrics::self_metrics_room(config.readers.periodic.len());
         let view = metrics::self_metrics_view(&rules, room);
-        let own_provider = provider(exporter, resource, |builder| builder.with_view(view))?;
-        let meter = own_provider.meter_with_scope(metrics::scope());
+        let self_metrics_provider = provider(exporter, resource, |builder| builder.with_view(view))?;
+        let meter = self_metrics_provider.meter_with_scope(metrics::scope());
         let (stats, runtime) = (&observed.stats, &observed.runtime);
         let sink =
             metrics::register_self_metrics(&meter, &rules, room, &SelfMetricsPart::ALL, stats, runtime);
@@ -188,9 +188,9 @@ impl PrometheusReader {
             cache_period: config.web.cache_period,
             collection: Collection::new(config.containers.encoding, &rules),
             states: Mutex::default(),
-            own,
-            said: Mutex::default(),
-            _own_provider: own_provider,
+            self_metrics,
+            self_metrics_text: Mutex::default(),
+            _self_metrics_provider: self_metrics_provider,
             _sink: sink,
             deflater: Arc::clone(&observed.deflater),
         };
@@ -234,14 +234,14 @@ impl PrometheusReader {
         let whole = rendered.filter(|r| self.is_fresh(r, &self.inventory.snapshot()));
         let Some(whole) = whole.map(|rendered| rendered.whole.clone()) else { return Ok(None) };
         drop(states);
-        self.with_own(whole).map(Some)
+        self.with_self_metrics(whole).map(Some)
     }
 
     /// The exposition at this moment. It may take a while when much has changed, so it is not for a thread that
     /// others wait for.
     pub fn render(&self, names: Names) -> Result<Exposition, ReaderError> {
         let whole = self.render_inventory(names)?;
-        self.with_own(whole)
+        self.with_self_metrics(whole)
     }
 
     /// Containers and what the exporter says of itself as a reader of the daemon, as text: without its process and
@@ -251,16 +251,17 @@ impl PrometheusReader {
         for part in Inflate::new(&self.render_inventory(Names::Escaped)?) {
             text.extend_from_slice(&part.map_err(unwritable)?);
         }
-        let mut own = self.own.gather();
-        own.retain(|family| !["process_", "tokio_"].iter().any(|prefix| family.name().starts_with(prefix)));
-        TextEncoder::new().encode(&own, &mut text).map_err(unwritable)?;
+        let mut families = self.self_metrics.gather();
+        families
+            .retain(|family| !["process_", "tokio_"].iter().any(|prefix| family.name().starts_with(prefix)));
+        TextEncoder::new().encode(&families, &mut text).map_err(unwritable)?;
         Ok(text)
     }
 
-    fn with_own(&self, inventory: Piece) -> Result<Exposition, ReaderError> {
-        let families = self.own.gather();
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(Exposition { inventory, own: said.update(&families, &self.deflater)? })
+    fn with_self_metrics(&self, inventory: Piece) -> Result<Exposition, ReaderError> {
+        let families = self.self_metrics.gather();
+        let mut texts = self.self_metrics_text.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Exposition { inventory, self_metrics: texts.update(&families, &self.deflater)? })
     }
 
     fn is_fresh(&self, rendered: &Rendered, snapshot: &Snapshot) -> bool {
@@ -354,7 +355,7 @@ impl PrometheusReader {
             rendered.merged_events = instruments.compress_all(&texts)?;
         }
         self.collection.clear();
-        instruments.collector.rest();
+        instruments.collector.clear();
         // Who still sends the last one has it: there need not be three of them.
         rendered.whole = Piece::default();
         rendered.whole = join(instruments, rendered);
@@ -386,7 +387,7 @@ impl PrometheusReader {
             names,
             collector: Collector::new(manual),
             families: families.map_err(unwritable)?,
-            rest: self.deflater.piece(text.as_bytes()).map_err(unwritable)?,
+            other_families: self.deflater.piece(text.as_bytes()).map_err(unwritable)?,
             merged: MergedStreams::new(&self.collection, &labels, names),
             labels: LabelWriter::new(None, labels, names),
             deflater: Arc::clone(&self.deflater),
@@ -448,7 +449,7 @@ fn join(instruments: &Instruments, rendered: &Rendered) -> Piece {
 }
 
 fn in_order(instruments: &Instruments, rendered: &Rendered, mut each: impl FnMut(&Piece)) {
-    each(&instruments.rest);
+    each(&instruments.other_families);
     for family in &instruments.families.list {
         let mut is_begun = false;
         for place in &family.places {
@@ -522,7 +523,7 @@ mod tests {
         let file = exposition.gzip().concat();
         let mut text = String::new();
         flate2::read::GzDecoder::new(&file[..]).read_to_string(&mut text).unwrap();
-        let own = exposition.own.map(|part| part.text).concat();
+        let own = exposition.self_metrics.map(|part| part.text).concat();
         let own = std::str::from_utf8(&own).unwrap();
         let mut lines: Vec<_> = text.strip_suffix(own).unwrap().lines().map(str::to_owned).collect();
         lines.sort();

@@ -14,9 +14,9 @@ use crate::readers::gzip::{Deflater, Piece};
 /// More text than this is compressed, whatever it costs.
 const MOST_AS_IT_IS: usize = 2048;
 
-/// What was said last.
+/// The text at the last scrape.
 #[derive(Default)]
-pub(super) struct Own {
+pub(super) struct SelfMetricsText {
     families: Vec<Vec<u8>>,
     steady: Part,
 }
@@ -28,7 +28,7 @@ pub(super) struct Part {
     pub(super) piece: Piece,
 }
 
-impl Own {
+impl SelfMetricsText {
     /// What has stayed the same, and what has not.
     pub(super) fn update(
         &mut self,
@@ -96,11 +96,11 @@ mod tests {
                 gauge
             })
             .collect();
-        let mut own = Own::default();
+        let mut texts = SelfMetricsText::default();
         for (round, changes) in [200, 0, 1, 0, 3, 150, 0].into_iter().enumerate() {
             gauges.iter().take(changes).for_each(|gauge| gauge.set(round as i64 + 1));
             let families = registry.gather();
-            let parts = own.update(&families, &deflater).unwrap();
+            let parts = texts.update(&families, &deflater).unwrap();
             let whole = TextEncoder::new().encode_to_string(&families).unwrap();
             let mut expected: Vec<_> = whole.lines().map(str::to_owned).collect();
             expected.sort();
@@ -109,7 +109,7 @@ mod tests {
         }
         // A family less moves all that come after it.
         registry.unregister(Box::new(gauges[7].clone())).unwrap();
-        let parts = own.update(&registry.gather(), &deflater).unwrap();
+        let parts = texts.update(&registry.gather(), &deflater).unwrap();
         assert_eq!(lines(&parts).len(), 3 * 199);
     }
 }
