@@ -1032,6 +1032,29 @@ fn what_may_pass_is_tried_again() {
 }
 
 #[test]
+fn a_pause_that_is_longer_than_a_request_may_take_is_kept() {
+    let (engine, _) = engine_with_web();
+    // Longer than any pause of our own choice.
+    let asked = Duration::from_secs(7);
+    let cases: [(Over, Answer); 2] = [
+        (grpc, Answer::Status(Code::ResourceExhausted, "full", Some(asked))),
+        (http, Answer::Http(503, Some(("retry-after", "7")), "full")),
+    ];
+    for (over, answer) in cases {
+        let collector = Collector::start();
+        collector.answer_next([answer.clone()]);
+        let exporter =
+            Setup::new(&engine.host()).reader(over(&collector, ONCE, json!({"timeout": 500}))).start();
+        eventually(SOON, || if collector.count() > 0 { Ok(()) } else { Err("no request") });
+        let began = Instant::now();
+        eventually(LATER, || if collector.count() > 1 { Ok(()) } else { Err("no other request") });
+        // It was seen a moment after it came.
+        assert!(began.elapsed() + Duration::from_millis(500) >= asked, "{answer:?}: {:?}", began.elapsed());
+        exporter.stop();
+    }
+}
+
+#[test]
 fn what_is_refused_is_not_tried_again() {
     let (engine, _) = engine_with_web();
     let cases: [(Over, Answer, &str); 4] = [

@@ -17,6 +17,28 @@ fn deltas_go_on_where_the_reader_before_left_off() {
     check_deltas_of(&events_between(&collector, batched(reader, 40), other_intervals));
 }
 
+/// Everything is made anew then, and what was told is not told again.
+#[test]
+fn deltas_go_on_where_the_resource_changes() {
+    let collector = Collector::start();
+    failing(&collector, Answer::Status(Code::InvalidArgument, "no", None));
+    let reader = grpc(&collector, 20, json!({"temporality_preference": "delta"}));
+    let counted = events_between(&collector, batched(reader, 10), |exporter, step| {
+        if step % 5 == 3 {
+            let attribute = json!({"name": "step", "value": format!("{step}")});
+            exporter.reload("/resource", json!({"attributes": [attribute]}));
+        }
+    });
+    let mut told: BTreeMap<Attributes, (u64, f64)> = BTreeMap::new();
+    for point in counted.points.iter().filter(|point| point.metric == "docker.events") {
+        let (end, total) = told.entry(point.attributes.clone()).or_default();
+        assert!(*end <= point.start && point.start <= point.time, "{point:?}");
+        (*end, *total) = (point.time, *total + point.value);
+    }
+    let told: BTreeMap<Attributes, f64> = told.into_iter().map(|(key, (_, total))| (key, total)).collect();
+    assert_eq!(told, counted.events);
+}
+
 #[test]
 fn cumulative_counts_keep_their_start() {
     let collector = Collector::start();

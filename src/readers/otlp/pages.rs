@@ -136,11 +136,15 @@ impl Pages {
             self.resumed.remove(0);
         }
         self.export_containers(sender, outcome).await?;
-        let events = self.inventory.snapshot().events;
-        self.events.export(&events, sender, outcome).await?;
         if let Some(merged) = &mut self.merged {
             merged.export(&self.collection, &self.inventory, self.limits, sender, outcome).await?;
         }
+        // What counts on must not arrive before what it counts on from.
+        if !self.resumed.is_empty() {
+            return ControlFlow::Continue(());
+        }
+        let events = self.inventory.snapshot().events;
+        self.events.export(&events, sender, outcome).await?;
         for part in &mut self.self_metrics {
             part.export(sender, outcome).await?;
         }
