@@ -24,10 +24,10 @@ pub(super) struct Connection {
 pub(super) fn retry_policy() -> RetryPolicy {
     RetryPolicy::default()
         .with_max_retries(usize::MAX)
-        .with_initial_delay(Duration::from_millis(250))
+        .with_initial_delay(Duration::from_millis(125))
         .with_max_delay(Duration::from_secs(5))
         // So that many exporters do not come back at one moment.
-        .with_max_jitter(Duration::from_millis(250))
+        .with_max_jitter(Duration::from_millis(125))
 }
 
 /// The configured headers.
