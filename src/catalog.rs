@@ -1,7 +1,7 @@
 //! Every metric: its name, kind, unit, meaning and labels. The instruments are made from this, and so is
 //! `docs/metrics.md`; a name that stands anywhere else stands there by reference to this file.
 
-use crate::inventory::{Container, Health, Status};
+use crate::inventory::{Attention, Container, ExitReason, Health, Status};
 
 /// The name of the meter that all instruments are of.
 pub const METER: &str = env!("CARGO_PKG_NAME");
@@ -79,6 +79,15 @@ pub enum ContainerValue {
     },
     /// Always 1; what it says is in its labels.
     Info,
+    /// 1 with the label [`REASON_LABEL`], where there is a reason.
+    Reason {
+        /// The reasons that there can be, and what they mean.
+        reasons: fn() -> Vec<(&'static str, &'static str)>,
+        /// The one that there is.
+        reason: fn(&Container) -> Option<&'static str>,
+    },
+    /// One number, where it is known.
+    Optional(fn(&Container) -> Option<i64>),
 }
 
 const fn gauge(name: &'static str, unit: &'static str, help: &'static str) -> Metric {
@@ -116,12 +125,15 @@ pub fn is_own_label(label: &str) -> bool {
     let of_metrics = all().filter(|metric| OWN.iter().all(|own| own.name != metric.name));
     let mut labels = of_metrics.flat_map(|metric| metric.labels.iter().map(|(label, _)| *label));
     CONTAINER_LABELS.contains(&label)
-        || [STATE_LABEL, OVERFLOW, "otel_metric_overflow"].contains(&label)
+        || [STATE_LABEL, REASON_LABEL, OVERFLOW, "otel_metric_overflow"].contains(&label)
         || labels.any(|own| own == label)
 }
 
 /// The label of state-set series, on `/metrics` and in OTLP.
 pub const STATE_LABEL: &str = "status";
+
+/// The label of what has a reason, on `/metrics` and in OTLP.
+pub const REASON_LABEL: &str = "reason";
 
 /// What else is known of a container. Its series have labels of their own.
 pub const INFO: Metric = Metric {
@@ -187,6 +199,37 @@ pub const CONTAINER: &[ContainerMetric] = &[
     ),
     number("container.createdat", "s", "Unix time of the container's creation.", |c| c.created_at),
     ContainerMetric { metric: INFO, value: ContainerValue::Info },
+    ContainerMetric {
+        metric: gauge(
+            "container.state.exit_reason",
+            "",
+            "Why the container's last run ended; 1, and only where one has ended.",
+        ),
+        value: ContainerValue::Reason {
+            reasons: || ExitReason::ALL.map(|reason| (reason.word(), reason.meaning())).to_vec(),
+            reason: |c| c.verdict.last_end.map(ExitReason::word),
+        },
+    },
+    ContainerMetric {
+        metric: gauge(
+            "container.attention",
+            "",
+            "Why somebody has to look at the container; 1, and only where somebody has to.",
+        ),
+        value: ContainerValue::Reason {
+            reasons: || Attention::ALL.map(|reason| (reason.word(), reason.meaning())).to_vec(),
+            reason: |c| c.verdict.attention.map(Attention::word),
+        },
+    },
+    ContainerMetric {
+        metric: gauge(
+            "container.restart_policy.disarmed",
+            "",
+            "Whether a signal through the engine has put the restart policy `unless-stopped` of the running container out \
+             of force; only where its start was seen.",
+        ),
+        value: ContainerValue::Optional(|c| c.verdict.is_policy_disarmed.map(i64::from)),
+    },
 ];
 
 /// The daemon's events.
@@ -205,6 +248,29 @@ pub const EVENTS: Metric = Metric {
         ("container", "under Kubernetes: `io.kubernetes.container.name`"),
     ],
 };
+
+/// The ends of containers' runs.
+pub const EXITS: Metric = Metric {
+    name: "container.exits",
+    kind: Kind::Counter,
+    unit: "{exit}",
+    help: "Ends of containers' runs.",
+    labels: &[
+        (
+            "reason",
+            "`completed`, `error`, `signal`, `oom`, `stopped`, `stop_timeout`, `killed` or `unknown`; in OTLP it is \
+             `container.exit.reason`",
+        ),
+        ("name", "the container's name"),
+        ("image", "the image that the daemon names"),
+        ("pod", "under Kubernetes: `io.kubernetes.pod.name`"),
+        ("env", "under Kubernetes: `io.kubernetes.pod.namespace`"),
+        ("container", "under Kubernetes: `io.kubernetes.container.name`"),
+    ],
+};
+
+/// What is counted by name, with how it is counted.
+pub const COUNTED: [&Metric; 2] = [&EVENTS, &EXITS];
 
 /// The daemon is followed.
 pub const UP: Metric = gauge(
@@ -341,5 +407,5 @@ pub const OWN: &[Metric] = &[
 
 /// Every metric.
 pub fn all() -> impl Iterator<Item = &'static Metric> {
-    CONTAINER.iter().map(|entry| &entry.metric).chain([&EVENTS]).chain(OWN)
+    CONTAINER.iter().map(|entry| &entry.metric).chain(COUNTED).chain(OWN)
 }

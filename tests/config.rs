@@ -213,6 +213,7 @@ fn every_key_has_its_effect() {
             names: Filter::new(&["web-*"], &["web-tmp?"]),
             labels: Filter::none(),
             encoding: Encoding::StateSet,
+            expectation_label: "com.example.expect".into(),
         },
         events: config::Events {
             types: vec!["container".into(), "image".into()],

@@ -52,7 +52,29 @@ fn metrics_md() -> String {
     out.push_str(
         "\nA state that this program does not know is -1, as is a number or time that it cannot read, \
          and all but the state of a container that cannot be inspected. With `containers.encoding: state_set` these \
-         metrics have a series for each of their states, with the label `status`: 1 for the present state, 0 for the others.\n\n\
+         metrics have a series for each of their states, with the label `status`: 1 for the present state, 0 for the others.\n\n",
+    );
+    for entry in catalog::CONTAINER {
+        if let ContainerValue::Reason { reasons, .. } = entry.value {
+            let name = entry.metric.prometheus_name(false);
+            writeln!(out, "`{name}` has the label `reason`; the first that holds is shown:\n").unwrap();
+            out.push_str("| `reason` | when |\n|---|---|\n");
+            for (reason, meaning) in reasons() {
+                writeln!(out, "| `{reason}` | {meaning} |").unwrap();
+            }
+            out.push('\n');
+        }
+    }
+    out.push_str(
+        "What is expected of a container says its label `docker-state-exporter.expect` (`containers.expectation_label`): \
+         `running`, `oneshot`, `stopped` or `ignore`. Without it those with the restart policy `always` or \
+         `unless-stopped` and a Swarm's tasks are expected to run; all others may end, but not with a failure. A \
+         container that a newer one has replaced needs no attention: the same Compose project, service and number, the \
+         same slot of a Swarm's service, or the same container of a Kubernetes pod.\n\n\
+         A stop is asked for by the container's own stop signal, SIGTERM, SIGINT, SIGQUIT or SIGKILL through the engine, \
+         and the request lasts for ten minutes. Who stops a container because it is unhealthy looks like anybody else. \
+         What was asked for before the exporter started is not known to it: ends of then are told by exit codes 1 to 128 \
+         and by `OOMKilled`, and are `unknown` otherwise.\n\n\
          ### Labels\n\n\
          | on `/metrics` | in OTLP | value |\n|---|---|---|\n\
          | `id` | `container.id` | `/docker/` and the id on `/metrics`, the bare id in OTLP |\n\
@@ -94,6 +116,20 @@ fn metrics_md() -> String {
          - Label sets beyond `events.limit` are counted as one, with `overflow` as `event` and `type`. Those that exist \
          with 0 for a known container are beside the limit.\n\
          - Podman's actions are counted under Docker's names.\n\n\
+         ## Ends of runs\n\nA counter.\n\n| on `/metrics` | OpenTelemetry | unit | meaning |\n|---|---|---|---|\n",
+    );
+    let Metric { name, unit, help, labels, .. } = catalog::EXITS;
+    writeln!(out, "| `{}` | `{name}` | `{unit}` | {help} |\n", catalog::EXITS.prometheus_name(false))
+        .unwrap();
+    out.push_str("| label | value |\n|---|---|\n");
+    for (label, meaning) in labels {
+        writeln!(out, "| `{label}` | {meaning} |").unwrap();
+    }
+    out.push_str(
+        "| `container_label_<key>`, in OTLP `container.label.<key>` | a label of the container that `events.labels` \
+         lets pass |\n\n\
+         The reasons `error`, `signal` and `oom` exist with 0 for every known container, so that the first one is an \
+         increase. Counts are kept and dropped as those of events are.\n\n\
          ## The exporter about itself\n\n\
          These have Prometheus' own suffixes on `/metrics`, whatever translation the metrics above have.\n\n\
          | on `/metrics` | OpenTelemetry | kind | labels | meaning |\n|---|---|---|---|---|\n",
@@ -131,15 +167,20 @@ fn the_program_shows_what_the_catalogue_says_and_nothing_else() {
         .start();
     let id = engine.ids().first().unwrap().clone();
     engine.emit(engine.event("start", &id));
+    // Whether its policy is in force is known of a container whose start was seen.
+    let armed = engine.create(fake_engine::Container::new("armed").restart_policy("unless-stopped", 0));
+    engine.act(&armed, "start", |container| container.status("running"));
     let (scrape, _) = support::eventually(std::time::Duration::from_secs(10), || {
         let scrape = exporter.scrape();
-        if scrape.families.contains_key(&catalog::EVENT_APPLY.prometheus_name(true)) {
+        let late = [catalog::EVENT_APPLY.prometheus_name(true), "container_restart_policy_disarmed".into()];
+        if late.iter().all(|name| scrape.families.contains_key(name)) {
             Ok(scrape)
         } else {
             Err("no event has been applied")
         }
     });
-    let inventory = catalog::CONTAINER.iter().map(|entry| entry.metric).chain([catalog::EVENTS]);
+    let inventory =
+        catalog::CONTAINER.iter().map(|entry| entry.metric).chain(catalog::COUNTED.map(|metric| *metric));
     let said: BTreeMap<String, Metric> = inventory
         .map(|metric| (metric.prometheus_name(false), metric))
         .chain(catalog::OWN.iter().map(|metric| (metric.prometheus_name(true), *metric)))

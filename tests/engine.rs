@@ -22,24 +22,28 @@ use support::agreement::{agrees, counts_agree, expected_counts};
 use support::certificates::Authority;
 use support::docker::{Docker, FILL, IMAGE, LIMIT, Recorder, program};
 use support::exporter::{Setup, free_address};
-use support::exposition::{Labels, labels};
-use support::inspect::{Encoding, common_labels, compare};
+use support::exposition::{Exposition, Labels, labels};
+use support::inspect::{Encoding, compare};
 use support::{eventually, run_sharing};
 
 /// How soon after a change `/metrics` has to be right. It takes milliseconds; the rest is for a busy machine and
 /// for the two inspects that a comparison needs.
 const SOON: Duration = Duration::from_secs(3);
 
+/// For three runs of what the restart policy starts at once, then less and less soon.
+const THREE_RESTARTS: Duration = Duration::from_secs(15);
+
 /// A list that comes so seldom that nothing here can be right because of it.
 const NEVER: u64 = 3_600_000;
 
 type Case = fn(&Docker);
 
-const CASES: [(&str, Case); 11] = [
+const CASES: [(&str, Case); 12] = [
     ("every_state_is_what_inspect_says", every_state_is_what_inspect_says),
     ("every_change_is_what_inspect_says", every_change_is_what_inspect_says),
     ("what_only_a_hint_tells_is_shown_at_once", what_only_a_hint_tells_is_shown_at_once),
     ("what_no_event_tells_is_found_by_the_next_list", what_no_event_tells_is_found_by_the_next_list),
+    ("why_runs_end_and_what_needs_attention", why_runs_end_and_what_needs_attention),
     ("events_are_counted_as_the_engine_tells_them", events_are_counted_as_the_engine_tells_them),
     ("events_of_other_types_are_counted_when_asked_for", events_of_other_types_are_counted_when_asked_for),
     ("a_pods_container_that_is_killed_for_memory_counts", a_pods_container_that_is_killed_for_memory_counts),
@@ -134,6 +138,124 @@ fn every_state_is_what_inspect_says(docker: &Docker) {
         exporter.stop();
     }
     drop(dead);
+}
+
+fn why_runs_end_and_what_needs_attention(docker: &Docker) {
+    let start = || Setup::new(&docker.host()).set("/docker/resync_interval", NEVER).start();
+    let exporter = start();
+    // The first process of a container ignores what it has no handler for.
+    let sleep = ["sleep", "100000"];
+    let heeds = |signal: &str| format!("trap 'exit 0' {signal}; while :; do sleep 0.1; done");
+    let expect = |what: &str| format!("--label=docker-state-exporter.expect={what}");
+    docker.container("completed", &[], &["true"]);
+    docker.container("error", &[], &["sh", "-c", "exit 3"]);
+    docker.container("signal", &[], &["sh", "-c", "exit 139"]);
+    docker.container("oom", &LIMIT, &FILL);
+    docker.container("stopped", &[], &["sh", "-c", &heeds("TERM")]);
+    docker.container("own-signal", &["--stop-signal", "USR1"], &["sh", "-c", &heeds("USR1")]);
+    docker.container("stop-timeout", &[], &sleep);
+    docker.container("killed", &[], &sleep);
+    docker.container("removed", &[], &sleep);
+    docker.container("down", &[&expect("running")], &["sh", "-c", "exit 3"]);
+    docker.container("ignored", &[&expect("ignore")], &["sh", "-c", "exit 3"]);
+    docker.container("armed", &["--restart", "unless-stopped"], &sleep);
+    docker.container("disarmed", &["--restart", "unless-stopped"], &sleep);
+    docker.container("loop", &["--restart", "always"], &["sh", "-c", "exit 3"]);
+    docker.container(
+        "unhealthy",
+        &["--health-cmd", "false", "--health-interval", "1s", "--health-retries", "1"],
+        &sleep,
+    );
+    let created = |name: &str, policy: &str, program: &str| {
+        docker.run(&["create", "--network", "none", "--restart", policy, "--name", name, IMAGE, program]);
+    };
+    created("not-started", "always", "true");
+    created("cannot-start", "no", "/no/such/program");
+    docker.try_run(&["start", "cannot-start"]).expect_err("there is no such program");
+    // The traps have to be set.
+    std::thread::sleep(Duration::from_millis(500));
+    docker.run(&["stop", "stopped", "own-signal"]);
+    docker.run(&["stop", "--time", "1", "stop-timeout"]);
+    docker.run(&["kill", "killed"]);
+    docker.run(&["kill", "--signal", "HUP", "disarmed"]);
+    docker.run(&["rm", "--force", "removed"]);
+    docker.wait_for("oom", "/State/OOMKilled", true);
+    docker.wait_for("unhealthy", "/State/Health/Status", "unhealthy");
+
+    let attention: BTreeMap<_, _> = [
+        ("cannot-start", "start_failed"),
+        ("down", "down"),
+        ("error", "failed"),
+        ("loop", "restarting"),
+        ("not-started", "not_started"),
+        ("oom", "failed"),
+        ("signal", "failed"),
+        ("unhealthy", "unhealthy"),
+    ]
+    .into();
+    let mut ends: BTreeMap<_, _> = [
+        ("completed", "completed"),
+        ("down", "error"),
+        ("error", "error"),
+        ("ignored", "error"),
+        ("killed", "killed"),
+        ("loop", "error"),
+        ("oom", "oom"),
+        ("own-signal", "stopped"),
+        ("signal", "signal"),
+        ("stop-timeout", "stop_timeout"),
+        ("stopped", "stopped"),
+    ]
+    .into();
+    let same = |family: &str, expected: &BTreeMap<&str, &str>, scrape: &Exposition| {
+        let found = scrape.series(family);
+        let found: BTreeMap<&str, &str> =
+            found.keys().map(|labels| (&*labels["name"], &*labels["reason"])).collect();
+        if found == *expected { Ok(()) } else { Err(format!("{family}: {found:#?}, expected {expected:#?}")) }
+    };
+    eventually(THREE_RESTARTS, || {
+        let scrape = exporter.scrape();
+        same("container_state_exit_reason", &ends, &scrape)?;
+        same("container_attention", &attention, &scrape)?;
+        for (name, reason) in
+            ends.iter().chain([(&"removed", &"killed")]).filter(|(name, _)| **name != "loop")
+        {
+            let with = labels([("name", name), ("image", IMAGE), ("reason", reason)]);
+            if scrape.find("container_exits", &with)? != 1.0 {
+                return Err(format!("container_exits of {name}"));
+            }
+        }
+        let disarmed: BTreeMap<String, f64> = scrape
+            .series("container_restart_policy_disarmed")
+            .into_iter()
+            .map(|(mut labels, value)| (labels.remove("name").unwrap(), value))
+            .collect();
+        let expected = [("armed".to_owned(), 0.0), ("disarmed".to_owned(), 1.0)].into();
+        if disarmed == expected { Ok(()) } else { Err(format!("disarmed: {disarmed:?}")) }
+    });
+    let log = exporter.stop();
+    let line = log.lines().find(|line| line.contains("action=die") && line.contains("name=stop-timeout"));
+    assert!(line.is_some_and(|line| line.contains("reason=stop_timeout")), "{line:?}");
+
+    // Another exporter has seen nothing of it. What is left tells of failures, and nothing is made up.
+    let exporter = start();
+    for name in ["completed", "killed", "own-signal", "signal", "stop-timeout", "stopped"] {
+        ends.insert(name, "unknown");
+    }
+    eventually(SOON, || {
+        let scrape = exporter.scrape();
+        same("container_state_exit_reason", &ends, &scrape)?;
+        let mut found = attention.clone();
+        // It takes three ends to know a loop, and nobody has seen this one's signal.
+        found.remove("signal");
+        let shown = scrape.series("container_attention");
+        let is_looping = shown.keys().any(|labels| labels["name"] == "loop");
+        if !is_looping {
+            found.remove("loop");
+        }
+        same("container_attention", &found, &scrape)
+    });
+    exporter.stop();
 }
 
 fn every_change_is_what_inspect_says(docker: &Docker) {
@@ -450,7 +572,11 @@ fn names_and_labels_choose_what_is_shown(docker: &Docker) {
 }
 
 /// What `promtool` finds fault with in names that dashboards and alerts already use.
-const FIXED_NAMES: [&str; 1] = [r#"docker_events counter metrics should have "_total" suffix"#];
+const FIXED_NAMES: [&str; 2] = [
+    // It follows the translation strategy as `docker_events` does.
+    r#"container_exits counter metrics should have "_total" suffix"#,
+    r#"docker_events counter metrics should have "_total" suffix"#,
+];
 
 fn promtool_complains_of_nothing_but_the_fixed_names(docker: &Docker) {
     let promtool = program("promtool", "prometheus");

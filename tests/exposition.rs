@@ -15,7 +15,8 @@ use docker_state_exporter::config::{
     CardinalityLimits, Config, Encoding, Filter, Pull, Selector, TranslationStrategy, View, ViewStream,
 };
 use docker_state_exporter::inventory::{
-    self, Container, EventIdentity, EventLabels, EventPolicy, Health, LabelPairs, Status,
+    self, Container, Counter, EventIdentity, EventLabels, EventPolicy, Expectation, Health, LabelPairs,
+    Status, Verdict,
 };
 use docker_state_exporter::metrics::labels::Names;
 use docker_state_exporter::readers::Observed;
@@ -112,7 +113,8 @@ prop_compose! {
             health: Health::None,
             oom_killed: false,
             started_at: 1,
-            finished_at: 0,
+            // Of most it is known how they ended, and some need attention.
+            finished_at: 2,
             created_at: 1,
             restart_count: 0,
             exit_code: code,
@@ -121,14 +123,19 @@ prop_compose! {
             restart_policy: "no".into(),
             hostname: hostname.into(),
             event_identity: Arc::new(identity),
+            stop_signal: None,
+            error: None,
+            expectation: Expectation::Oneshot,
+            replica: None,
             is_inspected: true,
+            verdict: Verdict::default(),
         }
     }
 }
 
 prop_compose! {
     fn event()(event in value(), kind in value(), identity in identity()) -> EventLabels {
-        EventLabels { event: event.into(), kind: kind.into(), identity: Arc::new(identity) }
+        EventLabels { counter: Counter::Events, event: event.into(), kind: kind.into(), identity: Arc::new(identity) }
     }
 }
 
@@ -198,14 +205,14 @@ proptest! {
         attributes in btree_map(key(), value(), 0..8),
         (pull, encoding, kept) in (pull(), encoding(), kept()),
     ) {
-        let policy = EventPolicy { retention: Duration::MAX, start_at_zero: vec!["oom".into()], limit: 6 };
+        let policy = EventPolicy { retention: Duration::MAX, start_at_zero: vec!["oom".into()], exits: true, limit: 6 };
         let (writer, inventory) = inventory::new(policy);
         let containers: Vec<_> = containers
             .into_iter()
             .enumerate()
             .map(|(i, container)| Arc::new(Container { id: format!("{i:064x}").into(), ..container }))
             .collect();
-        writer.replace(containers.clone(), &[]);
+        writer.replace(containers.clone(), &[], Instant::now());
         let mut counted = 0;
         for (labels, count) in events {
             (0..count).for_each(|_| {

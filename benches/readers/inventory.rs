@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use docker_state_exporter::config::{self, Config};
 use docker_state_exporter::inventory::{
-    self, Container, EventIdentity, EventLabels, EventPolicy, Health, Reader, Status, Writer,
+    self, Container, Counter, EventIdentity, EventLabels, EventPolicy, Expectation, Health, Reader, Status,
+    Verdict, Writer,
 };
 
 /// Actions that each container has had.
@@ -28,14 +29,23 @@ pub(crate) struct Inventory {
 impl Inventory {
     pub(crate) fn new(count: usize) -> Self {
         let retention = Duration::from_secs(86_400);
-        let (writer, reader) =
-            inventory::new(EventPolicy { retention, start_at_zero: Vec::new(), limit: usize::MAX });
+        let (writer, reader) = inventory::new(EventPolicy {
+            retention,
+            start_at_zero: Vec::new(),
+            exits: false,
+            limit: usize::MAX,
+        });
         let containers: Vec<Container> = (0..count).map(container).collect();
-        writer.replace(containers.iter().cloned().map(Arc::new).collect(), &[]);
+        writer.replace(containers.iter().cloned().map(Arc::new).collect(), &[], Instant::now());
         for container in &containers {
             for event in ACTIONS {
                 let identity = Arc::clone(&container.event_identity);
-                let labels = EventLabels { event: event.into(), kind: "container".into(), identity };
+                let labels = EventLabels {
+                    counter: Counter::Events,
+                    event: event.into(),
+                    kind: "container".into(),
+                    identity,
+                };
                 writer.count(labels, Instant::now());
             }
         }
@@ -63,7 +73,7 @@ impl Inventory {
         for container in self.containers.iter().take(count) {
             let mut container = container.clone();
             change(&mut container);
-            self.writer.upsert(Arc::new(container));
+            self.writer.upsert(Arc::new(container), Instant::now());
         }
     }
 
@@ -108,6 +118,11 @@ fn container(number: usize) -> Container {
         image_id: format!("sha256:{}", &id).as_str().into(),
         restart_policy: "always".into(),
         hostname: id.get(..12).unwrap_or_default().into(),
+        stop_signal: None,
+        error: None,
+        expectation: Expectation::Running,
+        replica: None,
+        verdict: Verdict::default(),
         event_identity: Arc::new(event_identity),
         is_inspected: true,
     }

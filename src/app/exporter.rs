@@ -131,6 +131,7 @@ fn parts(config: &Config) -> Result<(Driver, Readers), StartError> {
     let (writer, inventory) = inventory::new(EventPolicy {
         retention: config.events.retention,
         start_at_zero: config.events.counted_at_zero().map(Into::into).collect(),
+        exits: true,
         limit: config.events.limit,
     });
     let driver = Driver::new(config, writer, Arc::clone(&stats)).map_err(StartError::Endpoint)?;

@@ -38,6 +38,7 @@ pub async fn once(config: &Config, timeout: Duration) -> Result<Observation, Sta
     let (writer, inventory) = inventory::new(EventPolicy {
         retention: config.events.retention,
         start_at_zero: Vec::new(),
+        exits: false,
         limit: config.events.limit,
     });
     let pull = config.readers.pull.clone().unwrap_or_default();

@@ -341,12 +341,17 @@ fn of_docker(docker: &Docker) -> Value {
 }
 
 fn of_containers(containers: &Containers) -> Value {
-    let Containers { names, labels, encoding } = containers;
+    let Containers { names, labels, encoding, expectation_label } = containers;
     let encoding = match encoding {
         Encoding::Code => "code",
         Encoding::StateSet => "state_set",
     };
-    Value::Map(vec![("names", filter(names)), ("labels", filter(labels)), ("encoding", string(encoding))])
+    Value::Map(vec![
+        ("names", filter(names)),
+        ("labels", filter(labels)),
+        ("encoding", string(encoding)),
+        ("expectation_label", string(expectation_label)),
+    ])
 }
 
 fn of_events(events: &Events) -> Value {

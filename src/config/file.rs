@@ -642,6 +642,10 @@ fn containers(section: &Section<'_>) -> Containers {
             .field("encoding")
             .choice("an encoding", &[("code", Encoding::Code), ("state_set", Encoding::StateSet)])
             .unwrap_or(defaults.encoding),
+        expectation_label: section
+            .field("expectation_label")
+            .string()
+            .map_or(defaults.expectation_label, str::to_owned),
     }
 }
 

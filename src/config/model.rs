@@ -434,6 +434,8 @@ pub struct Containers {
     pub labels: Filter,
     /// How status and health are written.
     pub encoding: Encoding,
+    /// The container label that says what is expected of a container; empty for none.
+    pub expectation_label: String,
 }
 
 /// How status and health are written.
@@ -557,7 +559,12 @@ impl Default for Config {
             readers: Readers { pull: Some(Pull::default()), periodic: Vec::new() },
             views: Vec::new(),
             docker: Docker::default(),
-            containers: Containers { names: Filter::all(), labels: Filter::all(), encoding: Encoding::Code },
+            containers: Containers {
+                names: Filter::all(),
+                labels: Filter::all(),
+                encoding: Encoding::Code,
+                expectation_label: "docker-state-exporter.expect".into(),
+            },
             events: Events::default(),
             web: Web::default(),
         }

@@ -12,10 +12,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::fields::{Oddities, Oddity, field, object, only_object, present, read_mended, text};
-use super::values::{flag, is_id, number, time};
+use super::values::{flag, is_id, number, time, unquoted};
 use super::vocabulary;
 use crate::config::Filter;
-use crate::inventory::{Container, EventIdentity, Health, LabelPairs, Status, Text};
+use crate::inventory::{
+    Container, EventIdentity, Expectation, Health, LabelPairs, Replica, Signal, Status, Text, Verdict,
+};
 
 /// What is chosen of containers and their labels.
 #[derive(Debug)]
@@ -24,12 +26,38 @@ pub(super) struct Selection {
     pub(super) labels: Filter,
     /// Of label keys: which labels become event labels.
     pub(super) event_labels: Filter,
+    /// The label that says what is expected of a container; empty for none.
+    pub(super) expectation_label: String,
     texts: Texts,
 }
 
 impl Selection {
-    pub(super) fn new(labels: Filter, event_labels: Filter) -> Self {
-        Self { labels, event_labels, texts: Texts::default() }
+    pub(super) fn new(labels: Filter, event_labels: Filter, expectation_label: &str) -> Self {
+        Self {
+            labels,
+            event_labels,
+            expectation_label: expectation_label.to_owned(),
+            texts: Texts::default(),
+        }
+    }
+
+    /// What is expected of a container: what its label says, else what its restart policy says.
+    pub(super) fn expectation(
+        &self,
+        labels: &BTreeMap<String, String>,
+        restart_policy: &str,
+        odd: &mut Oddities,
+    ) -> Expectation {
+        let label = labels.get(&self.expectation_label).filter(|_| !self.expectation_label.is_empty());
+        let told = label.map(|word| {
+            let expectation = Expectation::from_word(word);
+            if expectation.is_none() {
+                odd.push(Oddity::new(format!("label {}", self.expectation_label), word));
+            }
+            expectation
+        });
+        let is_swarm_task = labels.contains_key("com.docker.swarm.service.name");
+        told.flatten().unwrap_or_else(|| Expectation::of_policy(restart_policy, is_swarm_task))
     }
 
     /// A text that many containers have alike.
@@ -103,6 +131,8 @@ struct RawState<'a> {
     #[serde(borrow)]
     exit_code: Option<&'a RawValue>,
     #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow)]
     health: Option<&'a RawValue>,
 }
 
@@ -124,6 +154,8 @@ struct RawConfig<'a> {
     hostname: Option<&'a RawValue>,
     #[serde(borrow)]
     labels: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stop_signal: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize, Default)]
@@ -171,6 +203,9 @@ fn container(
     let texts = &selection.texts;
     let image = texts.get(&text(config.image, "Config.Image", odd));
     let labels: BTreeMap<String, String> = label_map(config.labels, odd);
+    let restart_policy = text(restart_policy.name, "HostConfig.RestartPolicy.Name", odd);
+    let error = text(state.error, "State.Error", odd);
+    let expectation = selection.expectation(&labels, &restart_policy, odd);
     Ok(Container {
         id: id.filter(|id| **id != **asked).map_or_else(|| Text::clone(asked), Text::from),
         labels: choose(&labels, &selection.labels, texts),
@@ -184,8 +219,13 @@ fn container(
         exit_code: number(state.exit_code, "State.ExitCode", odd),
         failing_streak: number(health.failing_streak, "State.Health.FailingStreak", odd),
         image_id: texts.get(&text(raw.image, "Image", odd)),
-        restart_policy: texts.get(&text(restart_policy.name, "HostConfig.RestartPolicy.Name", odd)),
+        restart_policy: texts.get(&restart_policy),
         hostname: text(config.hostname, "Config.Hostname", odd).into(),
+        stop_signal: config.stop_signal.and_then(|signal| Signal::parse(&unquoted(signal))),
+        error: Some(error.trim()).filter(|error| !error.is_empty()).map(Text::from),
+        expectation,
+        replica: Replica::from_labels(&labels).map(Arc::new),
+        verdict: Verdict::default(),
         event_identity: Arc::new(event_identity(Some(&name), Some(&image), &labels, selection)),
         name,
         image,
@@ -287,7 +327,7 @@ mod tests {
     use super::*;
 
     fn selection() -> Selection {
-        Selection::new(Filter::all(), Filter::none())
+        Selection::new(Filter::all(), Filter::none(), "expect")
     }
 
     fn read(body: &str) -> (Container, Vec<String>) {
@@ -425,8 +465,12 @@ mod tests {
             ]
             .map(|(k, v)| (k.to_owned(), v.to_owned())),
         );
-        let identity =
-            event_identity(None, None, &labels, &Selection::new(Filter::all(), Filter::new(&["t*"], &[])));
+        let identity = event_identity(
+            None,
+            None,
+            &labels,
+            &Selection::new(Filter::all(), Filter::new(&["t*"], &[]), ""),
+        );
         assert_eq!(identity.pod.as_deref(), Some("ldap-2246486038-30nc1"));
         assert_eq!(identity.env.as_deref(), Some("int2"));
         assert_eq!(identity.container.as_deref(), Some("ldap"));

@@ -17,7 +17,7 @@ pub struct Answers(Selection);
 impl Answers {
     /// `labels`, `event_labels`: the label keys that are kept of containers and of events.
     pub fn new(labels: Filter, event_labels: Filter) -> Self {
-        Self(Selection::new(labels, event_labels))
+        Self(Selection::new(labels, event_labels, ""))
     }
 
     /// The ids of a list.

@@ -20,7 +20,7 @@ use super::framing::{self, Frame, Framer};
 use super::transport::EndpointError;
 use super::watcher::{Action, Change, Input, Note, Settings, Watcher};
 use crate::config::Config;
-use crate::inventory::{Counted, Writer};
+use crate::inventory::{ContainerEnd, Counted, Writer};
 use crate::stats::Stats;
 
 /// Batches of events between the stream and the watcher. When it is full, the stream waits; a daemon that then
@@ -64,8 +64,11 @@ impl Driver {
             longest_backoff: longest_backoff(&config.docker.host),
             is_local: config.docker.host.starts_with("unix://"),
         };
-        let selection =
-            Arc::new(Selection::new(config.containers.labels.clone(), config.events.labels.clone()));
+        let selection = Arc::new(Selection::new(
+            config.containers.labels.clone(),
+            config.events.labels.clone(),
+            &config.containers.expectation_label,
+        ));
         let odd = OddityLog { stats: Arc::clone(&stats), logged: Arc::default() };
         Ok(Self {
             client: Client::new(&config.docker)?,
@@ -182,8 +185,10 @@ impl Driver {
 
     fn change(&self, change: Change) {
         match change {
-            Change::Replace { containers, keep } => self.writer.replace(containers, &keep),
-            Change::Upsert(container) => self.writer.upsert(container),
+            Change::Replace { containers, keep } => {
+                self.writer.replace(containers, &keep, Instant::now().into_std())
+            }
+            Change::Upsert(container) => self.writer.upsert(container, Instant::now().into_std()),
             Change::Remove(id) => self.writer.remove(&id),
             // A health check's are many, and tell nobody anything: the last events would be of nothing else.
             Change::Count(labels, _) if labels.event.starts_with("exec_") => {
@@ -195,6 +200,8 @@ impl Driver {
                 let counted = self.writer.count_and_remember(labels, Instant::now().into_std(), time);
                 self.counted(counted);
             }
+            Change::Run(event) => self.writer.run_event(event, Instant::now().into_std()),
+            Change::Destroyed(id) => self.writer.destroyed(&id),
             Change::Withhold => {
                 warn!(
                     "the daemon has not answered for {:?}: container series are withheld",
@@ -204,7 +211,24 @@ impl Driver {
             }
             Change::Sweep => self.writer.sweep(Instant::now().into_std()),
         }
+        for end in self.writer.count_ends(Instant::now().into_std()) {
+            self.log_end(&end);
+        }
         self.stats.containers.set(self.writer.len() as u64);
+    }
+
+    /// The line of a `die`. It waits for the inspect, which may tell why the run ended.
+    fn log_end(&self, ContainerEnd { id, identity, end }: &ContainerEnd) {
+        if !self.config.events.log {
+            return;
+        }
+        let (name, id, reason) = (identity.name.as_deref(), &**id, end.reason.word());
+        let (exit_code, lasted) = (end.exit_code, end.lasted.map(|lasted| lasted.as_secs()));
+        if end.is_unseen {
+            info!(name, id, reason, exit_code, lasted, "a run has ended, and no event has told of it");
+        } else {
+            info!(r#type = "container", action = "die", name, id, reason, exit_code, lasted, "event");
+        }
     }
 
     fn counted(&self, counted: Counted) {

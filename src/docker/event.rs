@@ -14,7 +14,7 @@ use super::values::is_id_or_name;
 use super::values::whole_number;
 use super::vocabulary;
 use crate::config::{Events, ExecCommand};
-use crate::inventory::{EventIdentity, EventLabels, Text};
+use crate::inventory::{ContainerRunEvent, Counter, EventIdentity, EventLabels, RunEvent, Signal, Text};
 
 /// An event, under Docker's names whatever the daemon is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(super) struct Event {
     pub(super) time: Option<SystemTime>,
     /// What it is counted under, beside action and kind.
     pub(super) identity: Arc<EventIdentity>,
+    /// What it tells of its container's run.
+    pub(super) run: Option<RunEvent>,
     /// What it changes cannot be seen yet, and no other event will tell when it can.
     pub(super) early: bool,
     /// Of an event that is not about a container: the one that it names.
@@ -95,11 +97,13 @@ impl Event {
         let actor = text(actor.id, "event's Actor.ID", odd);
         let health = field::<String>(raw.health, "event's HealthStatus", odd);
         let concerns = attributes.get(CONTAINER).filter(|id| kind != "container" && is_id_or_name(id));
+        let docker_action = docker_action(&kind, &action, health.as_deref());
         Some(Self {
             concerns: concerns.map(|id| id.as_str().into()),
             failed: attributes.get(EXIT_CODE).is_some_and(|code| code != "0"),
+            run: (kind == "container").then(|| run_event(&docker_action, &attributes)).flatten(),
             early: kind == "container" && action == "exec_died",
-            action: docker_action(&kind, &action, health.as_deref()).into(),
+            action: docker_action.into(),
             identity: Arc::new(identity(&kind, &actor, &attributes, selection)),
             kind: kind.into(),
             actor: actor.into(),
@@ -134,9 +138,26 @@ impl Event {
             return None;
         }
         Some(EventLabels {
+            counter: Counter::Events,
             event: without_command_line(&self.action, config.exec_command),
             kind: Text::clone(&self.kind),
             identity: Arc::clone(&self.identity),
+        })
+    }
+
+    /// What it tells of its container's run. `now` stands for its time where the daemon does not say it.
+    pub(super) fn run_event(
+        &self,
+        id: &Text,
+        now: SystemTime,
+        is_counted: bool,
+    ) -> Option<ContainerRunEvent> {
+        Some(ContainerRunEvent {
+            id: Text::clone(id),
+            identity: Arc::clone(&self.identity),
+            event: self.run?,
+            at: self.time.unwrap_or(now),
+            is_counted,
         })
     }
 
@@ -202,6 +223,23 @@ fn docker_action(kind: &str, action: &str, health: Option<&str>) -> String {
     }
 }
 
+/// What an event tells of its container's run.
+fn run_event(action: &str, attributes: &BTreeMap<String, String>) -> Option<RunEvent> {
+    let get = |key: &str| attributes.get(key).map(String::as_str);
+    Some(match action {
+        "start" => RunEvent::Start,
+        "kill" => RunEvent::Kill(get("signal").and_then(Signal::parse)),
+        "oom" => RunEvent::Oom,
+        "die" => RunEvent::Die {
+            // Podman has both; the first is its own.
+            exit_code: get("exitCode").or(get("containerExitCode")).and_then(|code| code.trim().parse().ok()),
+            // Podman's, from 6 on.
+            oom_killed: get("oomKilled") == Some("true"),
+        },
+        _ => return None,
+    })
+}
+
 /// Names are labels where there is a bounded number of them: containers, images, networks, services … but not
 /// volumes, whose names are often made up for one use.
 fn identity(
@@ -246,7 +284,7 @@ mod tests {
     use crate::config::Filter;
 
     fn read(json: &str) -> Result<Event, Oddities> {
-        let selection = Selection::new(Filter::all(), Filter::none());
+        let selection = Selection::new(Filter::all(), Filter::none(), "");
         let mut odd = Oddities::default();
         Event::read(json.as_bytes(), &selection, &mut odd).ok_or(odd)
     }

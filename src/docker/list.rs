@@ -115,7 +115,7 @@ mod tests {
     use crate::config::Filter;
 
     fn selection() -> Selection {
-        Selection::new(Filter::all(), Filter::none())
+        Selection::new(Filter::all(), Filter::none(), "")
     }
 
     fn read(body: &[u8]) -> (Result<Vec<ListEntry>, serde_json::Error>, Oddities) {

@@ -26,7 +26,7 @@ const EVENT: &str = r#"{"status":"health_status: healthy","id":"0123","from":"ng
 const VERSION: &str = r#"{"Platform":{"Name":""},"Components":[{"Name":"Engine","Version":"28.5.2","Details":{}}],"Version":"28.5.2","ApiVersion":"1.51","MinAPIVersion":"1.24","Experimental":false}"#;
 
 fn selection() -> Selection {
-    Selection::new(Filter::all(), Filter::all())
+    Selection::new(Filter::all(), Filter::all(), "expect")
 }
 
 fn frames(framing: &'static Framing, chunks: impl IntoIterator<Item = Vec<u8>>) -> Vec<Frame> {

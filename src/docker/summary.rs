@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::answer::{Selection, label_map};
 use super::fields::{Oddities, field, text};
 use super::vocabulary;
-use crate::inventory::{Container, Health, Status, Text};
+use crate::inventory::{Container, Health, Replica, Status, Text, Verdict};
 
 /// What stands for a number that is not known.
 const UNKNOWN: i64 = -1;
@@ -61,7 +61,13 @@ impl RawSummary<'_> {
                 selection,
             )),
             image,
+            stop_signal: None,
+            error: None,
+            // The list does not name the restart policy.
+            expectation: selection.expectation(&labels, "", odd),
+            replica: Replica::from_labels(&labels).map(Arc::new),
             is_inspected: false,
+            verdict: Verdict::default(),
         }
     }
 }
@@ -81,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_list_tells_a_state_and_little_else() {
-        let selection = Selection::new(Filter::all(), Filter::none());
+        let selection = Selection::new(Filter::all(), Filter::none(), "");
         let summary = |state: &str, status: &str| {
             let json = format!(
                 r#"{{"Image":"nginx:1","ImageID":"sha256:7","Created":1700000000,"Labels":{{"team":"blue"}},

@@ -28,7 +28,7 @@ use super::event::{Effect, Event};
 use super::list::ListEntry;
 use super::values::is_whole_id;
 use crate::config::{self, Filter};
-use crate::inventory::{Container, EventLabels, Text};
+use crate::inventory::{Container, ContainerRunEvent, EventLabels, RunEvent, Text};
 
 /// What can happen to the watcher.
 #[derive(Debug)]
@@ -94,6 +94,10 @@ pub(super) enum Change {
     Remove(Text),
     /// An event has happened.
     Count(EventLabels, Option<SystemTime>),
+    /// An event tells of a container's run.
+    Run(ContainerRunEvent),
+    /// The runs of this container are over: it is no more.
+    Destroyed(Text),
     /// What is known may no longer be true.
     Withhold,
     /// Time to drop old label sets.
@@ -201,6 +205,8 @@ pub(super) struct Watcher {
     random: fastrand::Rng,
     /// The time of the last step.
     now: Instant,
+    /// The same by the clock of this host.
+    wall: SystemTime,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -297,6 +303,7 @@ impl Watcher {
             next_sweep: now,
             random: fastrand::Rng::new(),
             now,
+            wall: SystemTime::UNIX_EPOCH,
             settings,
         }
     }
@@ -349,7 +356,7 @@ impl Watcher {
 
     /// One step.
     pub(super) fn step(&mut self, now: Instant, wall: SystemTime, input: Input, out: &mut Vec<Action>) {
-        self.now = now;
+        (self.now, self.wall) = (now, wall);
         match input {
             Input::Tick => {}
             Input::Connected(result) if self.phase == Phase::Connecting => match result {
@@ -518,11 +525,15 @@ impl Watcher {
             out.push(Action::Note(Note::Event(event)));
             return;
         };
+        if is_ours && let Some(run) = event.run_event(&id, self.wall, true) {
+            out.push(Action::Change(Change::Run(run)));
+        }
         match event.effect() {
             Effect::Nothing => {}
             Effect::Gone => {
                 let was_known = self.coverage.get(&id).is_some();
                 self.gone(&id, out);
+                out.push(Action::Change(Change::Destroyed(Text::clone(&id))));
                 if let Some(time) = event.time.filter(|_| was_known) {
                     out.push(Action::Note(Note::Applied(time)));
                 }
@@ -539,7 +550,10 @@ impl Watcher {
             }
             Effect::Changed | Effect::ChangedSoon | Effect::ProgramEnded { .. } => {}
         }
-        out.push(Action::Note(Note::Event(event)));
+        // The end of a run is logged when it is known why it ended.
+        if !(is_ours && matches!(event.run, Some(RunEvent::Die { .. }))) {
+            out.push(Action::Note(Note::Event(event)));
+        }
     }
 
     /// A container is to be inspected because of what has happened to it.

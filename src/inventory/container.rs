@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
-/// Text that many readers share without copying it.
-pub type Text = Arc<str>;
+use super::expectation::{Attention, Expectation};
+use super::replica::Replica;
+use super::runs::ExitReason;
+use super::signal::Signal;
+pub use super::text::Text;
 
 /// Keys and values in the order of the keys.
 pub type LabelPairs = Vec<(Text, Text)>;
@@ -46,10 +49,20 @@ pub struct Container {
     pub restart_policy: Text,
     /// The host name inside the container.
     pub hostname: Text,
+    /// What `docker stop` sends it, where it is not SIGTERM.
+    pub stop_signal: Option<Signal>,
+    /// Why the engine could not start it, where it could not.
+    pub error: Option<Text>,
+    /// What is expected of it.
+    pub expectation: Expectation,
+    /// The place in a service that it fills.
+    pub replica: Option<Arc<Replica>>,
     /// What the container's events are labelled with.
     pub event_identity: Arc<EventIdentity>,
     /// Whether this is what an inspect says. Else it is what the list says, and the rest is -1 or empty.
     pub is_inspected: bool,
+    /// What the inventory makes of all that it knows of the container.
+    pub verdict: Verdict,
 }
 
 impl Container {
@@ -58,6 +71,18 @@ impl Container {
         let is_same_state = self.status == listed.status || listed.status == Status::Unknown;
         self.is_inspected && is_same_state && (self.name == listed.name || listed.name.is_empty())
     }
+}
+
+/// What the inventory makes of a container's events and inspects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Verdict {
+    /// Why the last run ended, where one has.
+    pub last_end: Option<ExitReason>,
+    /// Why somebody has to look at it, if somebody has to.
+    pub attention: Option<Attention>,
+    /// Whether a signal through the engine has put `unless-stopped` out of force; `None` where that cannot be known, or
+    /// with another policy.
+    pub is_policy_disarmed: Option<bool>,
 }
 
 /// What an event carries because of the container that it is about.
@@ -168,8 +193,13 @@ impl Container {
             image_id: "sha256:0".into(),
             restart_policy: "no".into(),
             hostname: "host".into(),
+            stop_signal: None,
+            error: None,
+            expectation: Expectation::Oneshot,
+            replica: None,
             event_identity: Arc::default(),
             is_inspected: true,
+            verdict: Verdict::default(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::container::{Container, EventIdentity, LabelPairs, Text};
 use super::labels::{container_label, joined, kept};
+use super::runs::ExitReason;
 
 /// The action and the type of the label set that takes what is beyond the limit.
 const OVERFLOW: &str = "overflow";
@@ -23,15 +24,28 @@ pub struct EventPolicy {
     pub retention: Duration,
     /// The actions that exist with 0 for every known container.
     pub start_at_zero: Vec<Text>,
+    /// Whether the ends of runs are counted too. Those that are failures exist with 0 for every known container.
+    pub exits: bool,
     /// Label sets beyond those that start at 0. What comes then is counted under one.
     pub limit: usize,
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Counter {
+    /// The daemon's events, by their action.
+    Events,
+    /// The ends of containers' runs, by their reason.
+    Exits,
 }
 
 /// What distinguishes one event count from another. There is no container id in it: ids never come back,
 /// so a count that held one would never end.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EventLabels {
-    /// The action: `start`, `die`, `health_status: healthy` …
+    /// What is counted.
+    pub counter: Counter,
+    /// The action: `start`, `die`, `health_status: healthy` …, or the reason of an end.
     pub event: Text,
     /// `container`, `image`, `network` …
     pub kind: Text,
@@ -120,6 +134,11 @@ impl EventTable {
         self.generation
     }
 
+    /// Whether the ends of runs are counted.
+    pub(super) fn counts_exits(&self) -> bool {
+        self.policy.exits
+    }
+
     /// Counts an event, and returns its labels as they are kept.
     pub(super) fn count(&mut self, labels: EventLabels, now: Instant) -> (Arc<EventLabels>, Counted) {
         self.generation += 1;
@@ -136,7 +155,7 @@ impl EventTable {
             self.add_one(&labels, now);
             return (labels, Counted::Itself);
         }
-        let is_new = self.add_one(&Arc::new(EventLabels::overflow()), now);
+        let is_new = self.add_one(&Arc::new(EventLabels::overflow(labels.counter)), now);
         (labels, Counted::Overflow { is_new })
     }
 
@@ -152,16 +171,17 @@ impl EventTable {
     /// The same with what a container's zeros have already. An event brings its own copy of all that it is about.
     fn shared(&self, labels: EventLabels) -> EventLabels {
         let Some(event) = self.policy.start_at_zero.first() else { return labels };
-        let zero = EventLabels { event: Arc::clone(event), ..labels };
+        let counter = labels.counter;
+        let zero = EventLabels { counter: Counter::Events, event: Arc::clone(event), ..labels };
         match self.counts.get_key_value(&zero) {
-            Some((kept, _)) => EventLabels { event: labels.event, ..EventLabels::clone(kept) },
-            None => EventLabels { event: labels.event, ..zero },
+            Some((kept, _)) => EventLabels { counter, event: labels.event, ..EventLabels::clone(kept) },
+            None => EventLabels { counter, event: labels.event, ..zero },
         }
     }
 
     /// A container has become known: what begins at 0 exists from now on.
     pub(super) fn hold(&mut self, container: &Container) {
-        for labels in zeros(&self.policy.start_at_zero, container) {
+        for labels in zeros(&self.policy, container) {
             match self.counts.get_mut(&labels) {
                 Some(entry) => {
                     if entry.holders == 0 {
@@ -180,7 +200,7 @@ impl EventTable {
 
     /// A container is no longer known: what has had no event goes with it.
     pub(super) fn release(&mut self, container: &Container) {
-        for labels in zeros(&self.policy.start_at_zero, container) {
+        for labels in zeros(&self.policy, container) {
             let Some(entry) = self.counts.get_mut(&labels) else { continue };
             let was_held = entry.holders > 0;
             entry.holders = entry.holders.saturating_sub(1);
@@ -256,8 +276,8 @@ impl EventTable {
 
 impl EventLabels {
     /// What takes the events of label sets beyond the limit.
-    fn overflow() -> Self {
-        Self { event: OVERFLOW.into(), kind: OVERFLOW.into(), identity: Arc::default() }
+    fn overflow(counter: Counter) -> Self {
+        Self { counter, event: OVERFLOW.into(), kind: OVERFLOW.into(), identity: Arc::default() }
     }
 
     fn is_overflow(&self) -> bool {
@@ -318,6 +338,7 @@ impl EventSet {
 /// A label set with container labels, as it is told apart where label names are escaped.
 #[derive(PartialEq, Eq, Hash)]
 struct Escaped<'l> {
+    counter: Counter,
     event: &'l str,
     kind: &'l str,
     identity: [&'l Option<Text>; 5],
@@ -332,6 +353,7 @@ impl<'l> Escaped<'l> {
             return None;
         }
         Some(Self {
+            counter: labels.counter,
             event: &labels.event,
             kind: &labels.kind,
             identity: [name, image, pod, env, container],
@@ -379,15 +401,16 @@ impl Variants {
 }
 
 /// The label sets that exist with 0 for a container.
-fn zeros<'t>(
-    start_at_zero: &'t [Text],
-    container: &Container,
-) -> impl Iterator<Item = EventLabels> + use<'t> {
+fn zeros(policy: &EventPolicy, container: &Container) -> impl Iterator<Item = EventLabels> + use<> {
     let identity = normalized(&container.event_identity);
     let kind: Text = Arc::from("container");
-    let counted = if identity.sandbox { &[] } else { start_at_zero };
-    counted.iter().map(move |event| EventLabels {
-        event: Arc::clone(event),
+    let events = policy.start_at_zero.iter().map(|event| (Counter::Events, Arc::clone(event)));
+    let reasons = if policy.exits { &ExitReason::FAILURES[..] } else { &[] };
+    let exits = reasons.iter().map(|reason| (Counter::Exits, Text::from(reason.word())));
+    let counted: Vec<_> = if identity.sandbox { Vec::new() } else { events.chain(exits).collect() };
+    counted.into_iter().map(move |(counter, event)| EventLabels {
+        counter,
+        event,
         kind: Arc::clone(&kind),
         identity: Arc::clone(&identity),
     })

@@ -5,18 +5,33 @@
 //! go. A snapshot is built when a reader first asks after a change, so changes that nobody looks at cost
 //! nothing, and ten readers cost what one does.
 
+mod attention;
 mod container;
 mod events;
+mod expectation;
 pub mod labels;
+mod replaced;
+mod replica;
+mod run_table;
+mod runs;
+mod signal;
+mod text;
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
-pub use container::{Container, EventIdentity, Health, LabelPairs, Status, Text};
-pub use events::{Counted, EventCount, EventLabels, EventPolicy, EventSet, RecentEvent};
+pub use container::{Container, EventIdentity, Health, LabelPairs, Status, Text, Verdict};
+pub use events::{Counted, Counter, EventCount, EventLabels, EventPolicy, EventSet, RecentEvent};
+pub use expectation::{Attention, Expectation};
+pub use replica::{Orchestrator, Replica};
+pub use run_table::{ContainerEnd, ContainerRunEvent};
+pub use runs::{End, ExitReason, RunEvent};
+pub use signal::Signal;
 
 use events::EventTable;
+use run_table::RunTable;
+use runs::RunHistory;
 
 /// Events that are remembered one by one, for whoever looks at what has happened last.
 const RECENT: usize = 100;
@@ -28,6 +43,8 @@ pub fn new(policy: EventPolicy) -> (Writer, Reader) {
         visible: false,
         complete: false,
         container_generation: 1,
+        judged_generation: 0,
+        runs: RunTable::default(),
         events: EventTable::new(policy),
         recent: VecDeque::new(),
         recent_seq: 0,
@@ -75,6 +92,9 @@ struct State {
     visible: bool,
     complete: bool,
     container_generation: u64,
+    /// The generation that the verdicts are of.
+    judged_generation: u64,
+    runs: RunTable,
     events: EventTable,
     /// The last events, the newest last.
     recent: VecDeque<RecentEvent>,
@@ -87,7 +107,7 @@ impl Writer {
     /// Puts a whole list in the place of everything that is known, and shows it. What is known of the containers
     /// in `keep` stays as it is. What is known of one that could not be inspected stays as long as the list does
     /// not contradict it.
-    pub fn replace(&self, containers: Vec<Arc<Container>>, keep: &[Text]) {
+    pub fn replace(&self, containers: Vec<Arc<Container>>, keep: &[Text], now: Instant) {
         let mut fresh: BTreeMap<Text, Arc<Container>> =
             containers.into_iter().map(|c| (Arc::clone(&c.id), c)).collect();
         let mut state = lock(&self.shared);
@@ -97,12 +117,8 @@ impl Writer {
             }
         }
         // What has not changed stays the same object: readers keep what they have made of it.
-        for (id, container) in &mut fresh {
-            if let Some(known) = state.containers.get(id).filter(|known| {
-                *known == container || !container.is_inspected && known.agrees_with(container)
-            }) {
-                *container = Arc::clone(known);
-            }
+        for container in fresh.values_mut() {
+            state.inspected(container, now);
         }
         let stale: Vec<Text> =
             state.containers.keys().filter(|id| !fresh.contains_key(*id)).cloned().collect();
@@ -120,8 +136,39 @@ impl Writer {
     }
 
     /// Adds a container, or puts what is now known of it in the place of what was.
-    pub fn upsert(&self, container: Arc<Container>) {
-        lock(&self.shared).know(container);
+    pub fn upsert(&self, mut container: Arc<Container>, now: Instant) {
+        let mut state = lock(&self.shared);
+        state.inspected(&mut container, now);
+        state.know(container);
+    }
+
+    /// Takes in what an event tells of a container's run.
+    pub fn run_event(&self, event: ContainerRunEvent, now: Instant) {
+        lock(&self.shared).runs.event(event, now);
+    }
+
+    /// A container is gone: nothing more will be told of its runs.
+    pub fn destroyed(&self, id: &Text) {
+        lock(&self.shared).runs.destroyed(id);
+    }
+
+    /// Counts the ends that were decided since this was last asked, and returns them.
+    pub fn count_ends(&self, now: Instant) -> Vec<ContainerEnd> {
+        let mut guard = lock(&self.shared);
+        let state = &mut *guard;
+        let ends = state.runs.take_ends();
+        for ContainerEnd { identity, end, .. } in &ends {
+            if state.events.counts_exits() && end.is_counted && !identity.sandbox {
+                let labels = EventLabels {
+                    counter: Counter::Exits,
+                    event: end.reason.word().into(),
+                    kind: "container".into(),
+                    identity: Arc::clone(identity),
+                };
+                state.events.count(labels, now);
+            }
+        }
+        ends
     }
 
     /// Forgets a container.
@@ -156,10 +203,11 @@ impl Writer {
         counted
     }
 
-    /// Drops the label sets whose retention is over.
+    /// Decides what has waited long enough, and drops the label sets whose retention is over.
     pub fn sweep(&self, now: Instant) {
         let mut guard = lock(&self.shared);
         let state = &mut *guard;
+        state.runs.tick(now, |id| state.containers.contains_key(id));
         let names: HashSet<&str> = state.containers.values().map(|c| &*c.name).collect();
         state.events.sweep(now, |name| names.contains(name));
     }
@@ -193,6 +241,41 @@ impl Reader {
 }
 
 impl State {
+    /// An inspect has told of a container. What has not changed becomes the object that is known already: readers keep
+    /// what they have made of it.
+    fn inspected(&mut self, container: &mut Arc<Container>, now: Instant) {
+        if let Some(known) = self.containers.get(&container.id) {
+            if known.verdict != container.verdict {
+                Arc::make_mut(container).verdict = known.verdict;
+            }
+            if known == container || !container.is_inspected && known.agrees_with(container) {
+                *container = Arc::clone(known);
+            }
+        }
+        self.runs.inspected(container, now);
+    }
+
+    /// Decides what is to be said of each container. Nothing is done where nothing has changed.
+    fn judge(&mut self) {
+        if !self.runs.take_has_changed() && self.judged_generation == self.container_generation {
+            return;
+        }
+        let replaced = replaced::replaced(self.containers.values());
+        let mut has_changed = false;
+        for (id, container) in &mut self.containers {
+            let runs = self.runs.history(id).map(RunHistory::summary).unwrap_or_default();
+            let verdict = attention::verdict(container, runs, replaced.contains(id));
+            if container.verdict != verdict {
+                Arc::make_mut(container).verdict = verdict;
+                has_changed = true;
+            }
+        }
+        if has_changed {
+            self.container_generation += 1;
+        }
+        self.judged_generation = self.container_generation;
+    }
+
     fn know(&mut self, container: Arc<Container>) {
         let known = self.containers.get(&container.id);
         if known.is_some_and(|known| *known == container) {
@@ -217,27 +300,29 @@ impl State {
     }
 
     fn snapshot(&mut self) -> Snapshot {
-        let (containers, events) = match self.cached.take() {
-            Some(cached) => (
-                Some(cached.containers).filter(|c| c.generation == self.container_generation),
-                Some(cached.events).filter(|e| e.generation == self.events.generation()),
-            ),
-            None => (None, None),
-        };
+        self.judge();
+        let cached = self.cached.take();
+        let cached = cached.as_ref();
+        let containers = cached
+            .map(|cached| &cached.containers)
+            .filter(|containers| containers.generation == self.container_generation);
+        let events = cached.map(|cached| &cached.events).filter(|e| e.generation == self.events.generation());
         let snapshot = Snapshot {
-            containers: containers.unwrap_or_else(|| {
-                let list = if self.visible && self.complete {
-                    self.containers.values().cloned().collect()
-                } else {
-                    Vec::new()
-                };
-                Arc::new(ContainerSet { generation: self.container_generation, list })
-            }),
-            events: events.unwrap_or_else(|| Arc::new(self.events.to_set())),
+            containers: containers.cloned().unwrap_or_else(|| Arc::new(self.container_set())),
+            events: events.cloned().unwrap_or_else(|| Arc::new(self.events.to_set())),
             complete: self.complete,
         };
         self.cached = Some(snapshot.clone());
         snapshot
+    }
+
+    fn container_set(&self) -> ContainerSet {
+        let list: Vec<_> = if self.visible && self.complete {
+            self.containers.values().cloned().collect()
+        } else {
+            Vec::new()
+        };
+        ContainerSet { generation: self.container_generation, list }
     }
 }
 

@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use opentelemetry::{Key, KeyValue, StringValue};
 
-use super::catalog::STATE_LABEL;
-use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs, Text};
+use crate::inventory::{Container, Counter, EventIdentity, EventLabels, LabelPairs, Text};
+
+/// Why a run ended, in the counter of ends.
+pub const EXIT_REASON: &str = "container.exit.reason";
 
 /// A container label's key comes after this.
 const LABEL: &str = "container.label.";
@@ -41,12 +43,15 @@ impl AttributeSets {
         sorted([attributes, &more].concat())
     }
 
-    /// An event's label set, sorted by the keys.
+    /// The label set of a count, sorted by the keys.
     pub fn event(&mut self, labels: &EventLabels) -> Vec<KeyValue> {
         let EventIdentity { name, image, pod, env, container, labels: chosen, sandbox: _ } =
             &*labels.identity;
         let mut set = Vec::with_capacity(chosen.len() + 7);
-        set.extend([shared("event", &labels.event), shared("type", &labels.kind)]);
+        match labels.counter {
+            Counter::Events => set.extend([shared("event", &labels.event), shared("type", &labels.kind)]),
+            Counter::Exits => set.push(shared(EXIT_REASON, &labels.event)),
+        }
         let optional =
             [("name", name), ("image", image), ("pod", pod), ("env", env), ("container", container)];
         set.extend(optional.into_iter().filter_map(|(key, value)| Some(shared(key, value.as_ref()?))));
@@ -65,11 +70,11 @@ impl AttributeSets {
     }
 }
 
-/// The attributes of one series of a state set.
-pub fn with_state(attributes: &[KeyValue], state: &'static str) -> Vec<KeyValue> {
+/// The attributes of a series that has one more.
+pub fn with_label(attributes: &[KeyValue], (key, value): (&'static str, &'static str)) -> Vec<KeyValue> {
     let mut set = Vec::with_capacity(attributes.len() + 1);
     set.extend_from_slice(attributes);
-    set.push(KeyValue::new(STATE_LABEL, state));
+    set.push(KeyValue::new(key, value));
     sorted(set)
 }
 
@@ -104,7 +109,7 @@ mod tests {
     fn attributes_are_sorted_with_what_is_added_to_them() {
         let web = Container::sample("0123", "web").labelled(&[("zone", "a"), ("app", "b")]);
         let set = AttributeSets::default().container(&web);
-        for set in [AttributeSets::info(&set, &web), with_state(&set, "running"), set] {
+        for set in [AttributeSets::info(&set, &web), with_label(&set, ("status", "running")), set] {
             assert!(set.is_sorted_by(|a, b| a.key < b.key), "{set:?}");
         }
         let info = AttributeSets::info(&AttributeSets::default().container(&web), &web);
@@ -121,8 +126,12 @@ mod tests {
             labels: vec![("team".into(), "blue".into())],
             ..EventIdentity::default()
         };
-        let labels =
-            EventLabels { event: "die".into(), kind: "container".into(), identity: Arc::new(identity) };
+        let labels = EventLabels {
+            counter: Counter::Events,
+            event: "die".into(),
+            kind: "container".into(),
+            identity: Arc::new(identity),
+        };
         assert_eq!(
             shown(&AttributeSets::default().event(&labels)),
             "container.label.team=blue event=die image=nginx:1 name=web type=container"

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use opentelemetry::metrics::{AsyncInstrument, Meter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
-use super::attributes::with_state;
+use super::attributes::with_label;
 use super::catalog::{ContainerMetric, ContainerValue};
 use super::labels;
 use super::page::{Page, each_value, points};
@@ -61,6 +61,10 @@ impl Collection {
                 pairs().any(|(before, now)| value(before) != value(now))
             }
             ContainerValue::Info => pairs().any(|(before, now)| !labels::same_info(before, now)),
+            ContainerValue::Reason { reason, .. } => {
+                pairs().any(|(before, now)| reason(before) != reason(now))
+            }
+            ContainerValue::Optional(value) => pairs().any(|(before, now)| value(before) != value(now)),
         };
         self.streams.containers.iter().map(|c| !is_same || differs(c.entry)).collect()
     }
@@ -121,10 +125,10 @@ pub fn register_containers(meter: &Meter, collection: &Arc<Collection>) {
             for series in &page.containers {
                 let attributes = series.attributes_of(entry);
                 let mut point = range.start;
-                each_value(entry, collection.encoding, &series.container, |value, state| {
+                each_value(entry, collection.encoding, &series.container, |value, label| {
                     if page.wants(point) {
-                        match state {
-                            Some(state) => observer.observe(value, &with_state(attributes, state)),
+                        match label {
+                            Some(label) => observer.observe(value, &with_label(attributes, label)),
                             None => observer.observe(value, attributes),
                         }
                     }
@@ -138,10 +142,10 @@ pub fn register_containers(meter: &Meter, collection: &Arc<Collection>) {
 /// Registers the instruments of events.
 pub fn register_events(meter: &Meter, collection: &Arc<Collection>) {
     for stream in &collection.streams.events {
-        let collection = Arc::clone(collection);
+        let (collection, counted) = (Arc::clone(collection), stream.counter());
         counter(meter, stream, move |observer| {
-            for (attributes, count) in &collection.page().events {
-                observer.observe(*count, attributes);
+            for series in collection.page().events.iter().filter(|series| series.counter == counted) {
+                observer.observe(series.count, &series.attributes);
             }
         });
     }

@@ -8,12 +8,13 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use crate::catalog::{OVERFLOW, is_own_label};
+use super::attributes::EXIT_REASON;
+use crate::catalog::{OVERFLOW, REASON_LABEL, is_own_label};
 use crate::config::Filter;
 use crate::inventory::labels::{
     attribute_label, container_label, escaped, joined, kept, kept_attribute_label,
 };
-use crate::inventory::{Container, EventIdentity, EventLabels, LabelPairs, Text};
+use crate::inventory::{Container, Counter, EventIdentity, EventLabels, LabelPairs, Text};
 
 /// How names are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -155,12 +156,17 @@ impl LabelWriter {
         }
     }
 
-    /// Writes an event's label set.
+    /// Writes the label set of a count.
     pub fn event(&mut self, out: &mut String, labels: &EventLabels) {
         let EventIdentity { name, image, pod, env, container, labels: chosen, sandbox: _ } =
             &*labels.identity;
-        self.text(out, "event", "event", &labels.event);
-        self.text(out, "type", "type", &labels.kind);
+        match labels.counter {
+            Counter::Events => {
+                self.text(out, "event", "event", &labels.event);
+                self.text(out, "type", "type", &labels.kind);
+            }
+            Counter::Exits => self.text(out, EXIT_REASON, REASON_LABEL, &labels.event),
+        }
         let optional =
             [("name", name), ("image", image), ("pod", pod), ("env", env), ("container", container)];
         for (key, value) in optional {

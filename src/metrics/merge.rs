@@ -213,7 +213,7 @@ impl<K: Clone + Eq + Hash> Sums<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::EventIdentity;
+    use crate::inventory::{Counter, EventIdentity};
 
     const OVERFLOW: &str = "overflow";
 
@@ -225,7 +225,12 @@ mod tests {
 
     fn labels(event: &str) -> Arc<EventLabels> {
         let identity = EventIdentity { name: Some(event.into()), ..EventIdentity::default() };
-        Arc::new(EventLabels { event: event.into(), kind: "container".into(), identity: Arc::new(identity) })
+        Arc::new(EventLabels {
+            counter: Counter::Events,
+            event: event.into(),
+            kind: "container".into(),
+            identity: Arc::new(identity),
+        })
     }
 
     fn sums<'k>(stream: &mut Sums<&'k str>, items: &[(&str, &'k str, u64)]) -> Vec<(&'k str, i64)> {

@@ -7,14 +7,14 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
-use super::attributes::{AttributeSets, with_state};
-use super::catalog::{ContainerMetric, ContainerValue, OVERFLOW, STATE_LABEL};
+use super::attributes::{AttributeSets, with_label};
+use super::catalog::{ContainerMetric, ContainerValue, OVERFLOW};
 use super::instruments::{Collection, counter, gauge, room};
 use super::merge::{LastValues, Sums};
 use super::page::{Point, each_value};
 use super::views::{ContainerStream, Stream as ViewedStream, Streams};
 use crate::config::Encoding;
-use crate::inventory::{Container, EventCount, EventLabels, Text};
+use crate::inventory::{Container, Counter, EventCount, EventLabels, Text};
 
 /// What a reader keeps of the merged streams. `K` is a point's attributes, or what stands for them.
 #[derive(Debug)]
@@ -31,14 +31,14 @@ pub struct Merged<K> {
 /// attributes are made for those only that there are within the limit.
 #[derive(Debug)]
 pub enum MergedContainers<K> {
-    /// By container and state; none is for all beyond the limit.
-    OfEach { values: LastValues<Option<(Text, State)>>, overflow: K },
+    /// By container and label; none is for all beyond the limit.
+    OfEach { values: LastValues<Option<(Text, OwnLabel)>>, overflow: K },
     /// By attributes.
     OfAttributes(LastValues<K>),
 }
 
-/// The state that one of several points of a container is about.
-type State = Option<&'static str>;
+/// The label that a point has beside the container's, if it has one: its state, or its reason.
+type OwnLabel = Option<(&'static str, &'static str)>;
 
 /// A stream of events; see [`MergedContainers`].
 #[derive(Debug)]
@@ -63,21 +63,21 @@ impl<K: Clone + Eq + Hash> MergedContainers<K> {
     }
 
     /// The points that these containers, in the order of their ids, become: from a container's attributes, and those
-    /// with a state among them.
+    /// with one more label.
     pub fn merge(
         &mut self,
         encoding: Encoding,
         entry: &ContainerMetric,
         containers: &[Arc<Container>],
         mut attributes: impl FnMut(&Container) -> K,
-        with_state: impl Fn(&K, &'static str) -> K,
+        with_label: impl Fn(&K, (&'static str, &'static str)) -> K,
     ) -> Vec<(K, i64)> {
         match self {
             Self::OfAttributes(values) => values.merge(|each| {
                 for container in containers {
                     let attributes = attributes(container);
-                    each_value(entry, encoding, container, |value, state| match state {
-                        Some(state) => each(&with_state(&attributes, state), value),
+                    each_value(entry, encoding, container, |value, label| match label {
+                        Some(label) => each(&with_label(&attributes, label), value),
                         None => each(&attributes, value),
                     });
                 }
@@ -85,17 +85,17 @@ impl<K: Clone + Eq + Hash> MergedContainers<K> {
             Self::OfEach { values, overflow } => {
                 let points = values.merge(|each| {
                     for container in containers {
-                        each_value(entry, encoding, container, |value, state| {
-                            each(&Some((Text::clone(&container.id), state)), value);
+                        each_value(entry, encoding, container, |value, label| {
+                            each(&Some((Text::clone(&container.id), label)), value);
                         });
                     }
                 });
-                let point = |(of, value): (Option<(Text, State)>, i64)| {
-                    let Some((id, state)) = of else { return Some((overflow.clone(), value)) };
+                let point = |(of, value): (Option<(Text, OwnLabel)>, i64)| {
+                    let Some((id, label)) = of else { return Some((overflow.clone(), value)) };
                     let place = containers.binary_search_by(|container| container.id.cmp(&id)).ok()?;
                     let attributes = attributes(containers.get(place)?);
-                    let attributes = match state {
-                        Some(state) => with_state(&attributes, state),
+                    let attributes = match label {
+                        Some(label) => with_label(&attributes, label),
                         None => attributes,
                     };
                     Some((attributes, value))
@@ -114,21 +114,23 @@ impl<K: Clone + Eq + Hash> MergedEvents<K> {
         }
     }
 
-    /// The points that these events become.
+    /// The points that those of these become that are of this counter.
     pub fn merge(
         &mut self,
         events: &[EventCount],
+        counter: Counter,
         mut attributes: impl FnMut(&EventLabels) -> K,
     ) -> Vec<(K, i64)> {
+        let counted = || events.iter().filter(|event| event.labels.counter == counter);
         match self {
             Self::OfAttributes(sums) => sums.merge(|each| {
-                for EventCount { labels, count } in events {
+                for EventCount { labels, count } in counted() {
                     each(labels, &attributes(labels), *count);
                 }
             }),
             Self::OfEach { sums, overflow } => {
                 let points = sums.merge(|each| {
-                    for EventCount { labels, count } in events {
+                    for EventCount { labels, count } in counted() {
                         each(labels, &Some(Arc::clone(labels)), *count);
                     }
                 });
@@ -178,10 +180,10 @@ impl Collection {
                 attributes.retain(|attribute| stream.keeps(attribute.key.as_str()));
                 attributes
             };
-            let with_state = |attributes: &Vec<KeyValue>, state| {
-                if stream.keeps(STATE_LABEL) { with_state(attributes, state) } else { attributes.clone() }
+            let with_label = |attributes: &Vec<KeyValue>, label: (&'static str, &'static str)| {
+                if stream.keeps(label.0) { with_label(attributes, label) } else { attributes.clone() }
             };
-            streams.push(merged.merge(self.encoding, entry, containers, attributes, with_state));
+            streams.push(merged.merge(self.encoding, entry, containers, attributes, with_label));
         }
         streams
     }
@@ -191,7 +193,7 @@ impl Collection {
         let mut sets = AttributeSets::default();
         let mut streams = Vec::new();
         for (stream, merged) in self.streams.merged_events.iter().zip(&mut merged.events) {
-            streams.push(merged.merge(events, |labels| {
+            streams.push(merged.merge(events, stream.counter(), |labels| {
                 let mut attributes = sets.event(labels);
                 attributes.retain(|attribute| stream.keeps(attribute.key.as_str()));
                 attributes
@@ -268,8 +270,8 @@ mod tests {
                 made += 1;
                 container.name.to_string()
             };
-            let with_state = |name: &String, state: &str| format!("{name} {state}");
-            merged.merge(Encoding::StateSet, entry, containers, name, with_state)
+            let with_label = |name: &String, (_, word): (&str, &str)| format!("{name} {word}");
+            merged.merge(Encoding::StateSet, entry, containers, name, with_label)
         };
         let merged = &mut merged.containers[0];
         let point = |name: &str, value| (name.to_owned(), value);

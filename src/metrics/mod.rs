@@ -18,7 +18,7 @@ pub mod views;
 pub use crate::catalog;
 pub use instruments::{Collection, register_containers, register_events};
 pub use merged::{Merged, overflow, register_merged_containers, register_merged_events};
-pub use page::{ContainerSeries, Page, Point, SERIES_LABEL, series_number};
+pub use page::{ContainerSeries, CountSeries, Page, Point, SERIES_LABEL, series_number};
 pub use registrar::SelfMetricsPart;
 pub use self_metrics::{
     parts as self_metrics_parts, register as register_self_metrics, room as self_metrics_room,

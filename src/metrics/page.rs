@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 
-use super::catalog::{ContainerMetric, ContainerValue};
+use super::catalog::{ContainerMetric, ContainerValue, REASON_LABEL, STATE_LABEL};
 use crate::config::Encoding;
-use crate::inventory::{Container, EventCount};
+use crate::inventory::{Container, Counter, EventCount};
 
 /// The attribute that stands for all others of a container's or an event's series on their way to `/metrics`: a
 /// number, by which the pull reader finds the text of its labels.
@@ -23,10 +23,21 @@ pub struct Page {
     pub containers: Vec<ContainerSeries>,
     /// Which of a container's points are observed, in the order of the streams; all where this is empty.
     pub wanted: Vec<bool>,
-    /// The counts of events.
-    pub events: Vec<(Vec<KeyValue>, u64)>,
+    /// The counts of events and exits.
+    pub events: Vec<CountSeries>,
     /// Of each stream that is merged, containers' first.
     pub merged: Vec<Vec<Point>>,
+}
+
+/// A count with what its series is told apart by.
+#[derive(Debug)]
+pub struct CountSeries {
+    /// What is counted.
+    pub counter: Counter,
+    /// The attributes, sorted by their keys.
+    pub attributes: Vec<KeyValue>,
+    /// How many so far.
+    pub count: u64,
 }
 
 /// A container with what its series are told apart by.
@@ -53,7 +64,11 @@ impl Page {
 
     /// Event counts, each told apart by its place here and by nothing else.
     pub fn numbered_events(events: &[EventCount]) -> Self {
-        let numbered = events.iter().enumerate().map(|(n, event)| (vec![series_number(n)], event.count));
+        let numbered = events.iter().enumerate().map(|(number, event)| CountSeries {
+            counter: event.labels.counter,
+            attributes: vec![series_number(number)],
+            count: event.count,
+        });
         Self { events: numbered.collect(), ..Self::default() }
     }
 
@@ -69,7 +84,7 @@ impl Page {
 }
 
 impl ContainerSeries {
-    /// The attributes of a stream's points, but for the state where there is one.
+    /// The attributes of a stream's points, but for the label that only some have.
     pub fn attributes_of(&self, entry: &ContainerMetric) -> &[KeyValue] {
         match (&self.info, entry.value) {
             (Some(info), ContainerValue::Info) => info,
@@ -83,7 +98,7 @@ pub fn series_number(number: usize) -> KeyValue {
     KeyValue::new(SERIES_LABEL, i64::try_from(number).unwrap_or(i64::MAX))
 }
 
-/// Data points that a container has of a metric.
+/// Data points that a container has of a metric at most.
 pub(super) fn points(entry: &ContainerMetric, encoding: Encoding) -> usize {
     match (entry.value, encoding) {
         (ContainerValue::State { states, .. }, Encoding::StateSet) => states().len(),
@@ -91,21 +106,32 @@ pub(super) fn points(entry: &ContainerMetric, encoding: Encoding) -> usize {
     }
 }
 
-/// A container's values of a metric, each with its state where it is one of several.
+/// A container's values of a metric, each with the label that it has beside the container's, if it has one.
 pub(super) fn each_value(
     entry: &ContainerMetric,
     encoding: Encoding,
     container: &Container,
-    mut each: impl FnMut(i64, Option<&'static str>),
+    mut each: impl FnMut(i64, Option<(&'static str, &'static str)>),
 ) {
     match (entry.value, encoding) {
         (ContainerValue::State { states, code }, Encoding::StateSet) => {
             let current = code(container);
-            states().into_iter().for_each(|(word, code)| each(i64::from(code == current), Some(word)));
+            let label = |word| Some((STATE_LABEL, word));
+            states().into_iter().for_each(|(word, code)| each(i64::from(code == current), label(word)));
         }
         (ContainerValue::Number(value) | ContainerValue::State { code: value, .. }, _) => {
             each(value(container), None);
         }
         (ContainerValue::Info, _) => each(1, None),
+        (ContainerValue::Reason { reason, .. }, _) => {
+            if let Some(reason) = reason(container) {
+                each(1, Some((REASON_LABEL, reason)));
+            }
+        }
+        (ContainerValue::Optional(value), _) => {
+            if let Some(value) = value(container) {
+                each(value, None);
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use opentelemetry_sdk::metrics::Aggregation as SdkAggregation;
 
 use super::catalog::{self, ContainerMetric, Kind, Metric};
 use crate::config::{Aggregation, CardinalityLimits, Filter, View};
+use crate::inventory::Counter;
 
 /// What an instrument becomes.
 #[derive(Debug, Clone)]
@@ -37,6 +38,11 @@ impl Stream {
     /// Whether this is one whose sums the other's can go on from.
     pub fn continues(&self, before: &Self) -> bool {
         self.name == before.name && self.keys == before.keys && self.limit == before.limit
+    }
+
+    /// What it counts, where it is one of the counters of events and exits.
+    pub fn counter(&self) -> Counter {
+        if self.metric.name == catalog::EXITS.name { Counter::Exits } else { Counter::Events }
     }
 
     /// Whether it can be collected only as a whole.
@@ -135,8 +141,8 @@ impl Rules {
                 streams.push(ContainerStream { entry, stream });
             }
         }
-        (streams.merged_events, streams.events) =
-            self.streams(&catalog::EVENTS).into_iter().partition(Stream::is_merged);
+        let counted = catalog::COUNTED.into_iter().flat_map(|metric| self.streams(metric));
+        (streams.merged_events, streams.events) = counted.partition(Stream::is_merged);
         streams
     }
 }

@@ -117,6 +117,7 @@ fn attributes_of(labels: &Labels, inspects: &[serde_json::Value]) -> Attributes 
         ("image_id", "container.image.id"),
         ("restart_policy", "container.restart_policy"),
         ("hostname", "container.hostname"),
+        ("reason", "reason"),
     ];
     for (label, attribute) in more {
         attributes.extend(labels.get(label).map(|value| (attribute.to_owned(), value.clone())));
@@ -176,6 +177,34 @@ fn check_parity(kind: &str, compression: &str, encoding: Encoding) {
         assert_eq!(point.description, scrape.families["docker_events"].help.clone().unwrap());
     }
     names.insert("docker.events".into());
+
+    // What the inventory makes of them.
+    for family in ["container_state_exit_reason", "container_attention"] {
+        let metric = if family == "container_attention" {
+            "container.attention"
+        } else {
+            "container.state.exit_reason"
+        };
+        let expected: BTreeMap<Attributes, f64> = scrape
+            .series(family)
+            .iter()
+            .map(|(labels, value)| (attributes_of(labels, &inspects), *value))
+            .collect();
+        assert!(!expected.is_empty(), "{family}");
+        assert_eq!(series(&points, metric), expected);
+        names.insert(metric.into());
+    }
+    let exits = |labels: &Labels| {
+        let mut attributes = labels.clone();
+        let reason = attributes.remove("reason").unwrap();
+        attributes.insert("container.exit.reason".into(), reason);
+        attributes
+    };
+    let expected: BTreeMap<Attributes, f64> =
+        scrape.series("container_exits").iter().map(|(labels, value)| (exits(labels), *value)).collect();
+    assert!(expected.len() >= 3 * (inspects.len() - 1), "{expected:?}");
+    assert_eq!(series(&points, "container.exits"), expected);
+    names.insert("container.exits".into());
 
     // The exporter's own, and nothing else.
     assert_eq!(value(&points, "docker.up", &[]), Ok(1.0));
@@ -307,9 +336,10 @@ fn check_size(engine: &FakeEngine, batch: usize, over: Over) -> usize {
 fn two_thousand_containers_arrive_whole() {
     let engine = FakeEngine::start().unwrap();
     engine.populate(2_000, 20);
-    // 20,000 points of containers and 8,000 of events by 1,000, as they are collected, and the exporter's own.
-    assert_eq!(check_size(&engine, 2_000, grpc), 29);
-    assert_eq!(check_size(&engine, 2_000, http), 29);
+    // 20,000 points of containers, 8,000 of events and 6,000 of exits by 1,000, as they are collected, and the
+    // exporter's own.
+    assert_eq!(check_size(&engine, 2_000, grpc), 35);
+    assert_eq!(check_size(&engine, 2_000, http), 35);
 }
 
 #[test]

@@ -62,6 +62,7 @@ fn entry(id: &str, name: &str) -> ListEntry {
 /// An event of a container at a time after the beginning.
 fn event(action: &str, id: &str, name: &str, at: Duration) -> Event {
     Event {
+        run: None,
         kind: "container".into(),
         action: action.into(),
         actor: id.into(),
@@ -180,7 +181,7 @@ impl Harness {
                 *self.counts.entry((labels.event.to_string(), name)).or_default() += 1;
             }
             Change::Withhold => self.visible = false,
-            Change::Sweep => {}
+            Change::Run(_) | Change::Destroyed(_) | Change::Sweep => {}
         }
     }
 

@@ -19,7 +19,7 @@ use super::sender::{Outcome, Sender};
 use super::source::Source;
 use crate::inventory::{EventCount, EventLabels, EventSet};
 use crate::metrics::attributes::AttributeSets;
-use crate::metrics::{self, Collection, Merged, Page};
+use crate::metrics::{self, Collection, CountSeries, Merged, Page};
 use crate::readers::Manual;
 
 /// What tells a count from another, by its value.
@@ -354,7 +354,8 @@ fn size_of(collection: &Collection, key: &EventKey) -> RequestSize {
     match key {
         EventKey::Labels(labels) => {
             let attributes = AttributeSets::default().event(labels);
-            RequestSize::of(collection.streams().events.len(), &attributes)
+            let streams = collection.streams().events.iter();
+            RequestSize::of(streams.filter(|stream| stream.counter() == labels.counter).count(), &attributes)
         }
         EventKey::Merged(_, attributes) => RequestSize::of(1, attributes),
     }
@@ -368,7 +369,11 @@ fn to_page<'c>(collection: &Collection, counts: impl Iterator<Item = &'c Count>)
     let mut sets = AttributeSets::default();
     for Count { key, value } in counts {
         match key {
-            EventKey::Labels(labels) => page.events.push((sets.event(labels), *value)),
+            EventKey::Labels(labels) => page.events.push(CountSeries {
+                counter: labels.counter,
+                attributes: sets.event(labels),
+                count: *value,
+            }),
             EventKey::Merged(stream, attributes) => {
                 let value = i64::try_from(*value).unwrap_or(i64::MAX);
                 if let Some(points) = page.merged.get_mut(containers + stream) {
@@ -402,7 +407,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Aggregation, CardinalityLimits, Encoding};
-    use crate::inventory::EventIdentity;
+    use crate::inventory::{Counter, EventIdentity};
     use crate::metrics::views::Rules;
 
     /// Counts that come, go, come back and are told, with what has been told of each by its name.
@@ -438,7 +443,15 @@ mod tests {
                     name: Some(name.to_string().into()),
                     ..EventIdentity::default()
                 });
-                (Arc::new(EventLabels { event: "die".into(), kind: "container".into(), identity }), 0)
+                (
+                    Arc::new(EventLabels {
+                        counter: Counter::Events,
+                        event: "die".into(),
+                        kind: "container".into(),
+                        identity,
+                    }),
+                    0,
+                )
             });
             entry.1 += events;
         }

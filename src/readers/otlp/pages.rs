@@ -218,6 +218,8 @@ fn page_of(
         );
         let size_of = |entry: &ContainerMetric| match entry.value {
             ContainerValue::Info => of_info,
+            ContainerValue::Reason { reason, .. } if reason(container).is_none() => RequestSize::default(),
+            ContainerValue::Optional(value) if value(container).is_none() => RequestSize::default(),
             _ => of_others,
         };
         container_points.iter().for_each(|entry| more += size_of(entry));
@@ -311,7 +313,11 @@ impl SelfMetrics {
 /// The containers' instruments, with room for two pages of them: the SDK forgets a gauge's series when a
 /// collection goes by without it, so those of the page before are still there.
 fn containers(resource: &Resource, collection: &Arc<Collection>, limits: RequestLimits) -> Source {
-    let containers = (limits.points / collection.container_points().len().max(1)).max(1);
+    let is_always_there = |entry: &&&ContainerMetric| {
+        !matches!(entry.value, ContainerValue::Reason { .. } | ContainerValue::Optional(_))
+    };
+    let points = collection.container_points().iter().filter(is_always_there).count();
+    let containers = (limits.points / points.max(1)).max(1);
     let view = collection.view(2 * containers, 1);
     let manual = Manual::new(resource, Temporality::Cumulative, |b| b.with_view(view));
     metrics::register_containers(&manual.meter(), collection);
@@ -389,16 +395,18 @@ mod tests {
         let limits = |points, bytes| RequestLimits { points, bytes };
         let list = containers(&[0; 7]);
         assert_eq!(pages(&[], limits(1_000, 4_000_000)), []);
-        assert_eq!(pages(&list, limits(1_000, 4_000_000)), [(7, 0..10)]);
-        assert_eq!(pages(&list, limits(35, 4_000_000)), [(3, 0..10), (3, 0..10), (1, 0..10)]);
+        assert_eq!(pages(&list, limits(1_000, 4_000_000)), [(7, 0..13)]);
+        assert_eq!(pages(&list, limits(35, 4_000_000)), [(3, 0..13), (3, 0..13), (1, 0..13)]);
         // One that is large goes by its points, and the others go together.
         let list = containers(&[0, 0, 300_000, 0]);
         let found = pages(&list, limits(1_000, 1_000_000));
-        assert_eq!(found, [(2, 0..10), (1, 0..3), (1, 3..6), (1, 6..9), (1, 9..10), (1, 0..10)]);
+        assert_eq!(found, [(2, 0..13), (1, 0..3), (1, 3..6), (1, 6..9), (1, 9..13), (1, 0..13)]);
         // Even a point that is larger than a request may be.
         let found = pages(&containers(&[2_000_000]), limits(1_000, 1_000_000));
-        assert_eq!(found, (0..10).map(|point| (1, point..point + 1)).collect::<Vec<_>>());
+        let each = (0..10).map(|point| (1, point..point + 1));
+        // What it has nothing to say of takes no room.
+        assert_eq!(found, each.chain([(1, 10..13)]).collect::<Vec<_>>());
         let found = pages(&containers(&[0, 0]), limits(7, 4_000_000));
-        assert_eq!(found, [(1, 0..7), (1, 7..10), (1, 0..7), (1, 7..10)]);
+        assert_eq!(found, [(1, 0..7), (1, 7..13), (1, 0..7), (1, 7..13)]);
     }
 }

@@ -95,12 +95,17 @@ struct PointWriter<'a> {
 }
 
 impl PointWriter<'_> {
-    fn point<'p>(&mut self, mut attributes: impl Iterator<Item = &'p KeyValue>, value: impl itoa::Integer) {
-        // The SDK has them in the order they were observed in, so the number is the first.
-        let number = attributes.next().and_then(|attribute| match attribute.value {
-            Value::I64(number) if attribute.key.as_str() == SERIES_LABEL => usize::try_from(number).ok(),
-            _ => None,
-        });
+    fn point<'p>(&mut self, attributes: impl Iterator<Item = &'p KeyValue>, value: impl itoa::Integer) {
+        let (mut number, mut label) = (None, None);
+        for attribute in attributes {
+            match attribute.value {
+                Value::I64(place) if attribute.key.as_str() == SERIES_LABEL => {
+                    number = usize::try_from(place).ok();
+                }
+                // There is one at most: the state, or the reason.
+                _ => label = Some(attribute),
+            }
+        }
         let Some((number, labels)) = number.and_then(|n| Some((n, self.labels.of_all.get(n)?))) else {
             return;
         };
@@ -111,9 +116,9 @@ impl PointWriter<'_> {
         {
             push_labels(self.text, info);
         }
-        for attribute in attributes {
+        if let Some(label) = label {
             separate(self.text);
-            push_first(self.text, attribute.key.as_str(), &attribute.value.as_str());
+            push_first(self.text, label.key.as_str(), &label.value.as_str());
         }
         self.text.push_str("} ");
         self.text.push_str(itoa::Buffer::new().format(value));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::ROOM;
 use super::encode::{Collector, Labels, Line};
 use crate::inventory::{Container, EventCount};
-use crate::metrics::catalog::{ContainerValue, STATE_LABEL};
+use crate::metrics::catalog::{ContainerValue, REASON_LABEL, STATE_LABEL};
 use crate::metrics::labels::{ConstantLabels, LabelWriter, Names, push_text};
 use crate::metrics::views::Streams;
 use crate::metrics::{Collection, Merged, Page, series_number};
@@ -55,7 +55,7 @@ impl MergedStreams {
         for (i, ((stream, merged), writer)) in
             streams.zip(&mut self.merged.containers).zip(&mut self.writers).enumerate()
         {
-            let keeps_state = writer.keeps(STATE_LABEL);
+            let keeps = [STATE_LABEL, REASON_LABEL].map(|label| writer.keeps(label).then_some(label));
             let text = |container: &Container| {
                 let mut text = String::new();
                 writer.container(&mut text, container);
@@ -64,14 +64,14 @@ impl MergedStreams {
                 }
                 text
             };
-            let with_state = |text: &String, state| {
+            let with_label = |text: &String, (label, word)| {
                 let mut text = text.clone();
-                if keeps_state {
-                    push_text(&mut text, STATE_LABEL, state);
+                if keeps.contains(&Some(label)) {
+                    push_text(&mut text, label, word);
                 }
                 text
             };
-            let points = merged.merge(collection.encoding(), stream.entry, containers, text, with_state);
+            let points = merged.merge(collection.encoding(), stream.entry, containers, text, with_label);
             texts.push(write(collection, collector, lines, i, &points)?);
         }
         Ok(texts)
@@ -87,8 +87,11 @@ impl MergedStreams {
         let mut texts = Vec::new();
         let containers = collection.streams().merged_containers.len();
         let writers = self.writers.iter_mut().skip(containers);
-        for (i, (merged, writer)) in self.merged.events.iter_mut().zip(writers).enumerate() {
-            let points = merged.merge(events, |labels| {
+        let streams = &collection.streams().merged_events;
+        for (i, ((merged, writer), stream)) in
+            self.merged.events.iter_mut().zip(writers).zip(streams).enumerate()
+        {
+            let points = merged.merge(events, stream.counter(), |labels| {
                 let mut text = String::new();
                 writer.event(&mut text, labels);
                 text

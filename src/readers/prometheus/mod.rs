@@ -36,7 +36,7 @@ use self::shards::{Changed, Shards};
 use super::gzip::{self, Deflater, Inflate, Joined, Piece};
 use super::{Manual, Observed, ReaderError};
 use crate::config::{Aggregation, Config, Pull};
-use crate::inventory::{self, Container, EventCount, Snapshot, Text};
+use crate::inventory::{self, Container, Counter, EventCount, Snapshot, Text};
 use crate::metrics::labels::{LabelWriter, Names};
 use crate::metrics::views::Rules;
 use crate::metrics::{self, Collection, Page, SelfMetricsPart};
@@ -112,7 +112,7 @@ struct Rendered {
     at: Option<Instant>,
     containers: Shards<Arc<Container>>,
     /// By the action, since what happens to many containers at once is one action.
-    events: BTreeMap<Text, Shards<EventCount>>,
+    events: BTreeMap<(Counter, Text), Shards<EventCount>>,
     /// The text of each stream that is rendered whole.
     merged_containers: Vec<Piece>,
     merged_events: Vec<Piece>,
@@ -324,13 +324,10 @@ impl PrometheusReader {
         let have_counts_changed = rendered.event_generation != snapshot.events.generation;
         let by_action = if have_counts_changed { by_action(&events) } else { BTreeMap::new() };
         if have_counts_changed {
-            rendered.events.retain(|action, _| by_action.contains_key(&**action));
+            rendered.events.retain(|(counter, action), _| by_action.contains_key(&(*counter, &**action)));
         }
-        for (action, events) in by_action {
-            let shards = match rendered.events.get_mut(action) {
-                Some(shards) => shards,
-                None => rendered.events.entry(action.into()).or_default(),
-            };
+        for ((counter, action), events) in by_action {
+            let shards = rendered.events.entry((counter, action.into())).or_default();
             for Changed { shard, .. } in shards.update(&events) {
                 let mut texts = vec![String::new(); instruments.families.events.len()];
                 for events in shard.items.chunks(ROOM) {
@@ -466,11 +463,11 @@ fn in_order(instruments: &Instruments, rendered: &Rendered, mut each: impl FnMut
 }
 
 /// Event counts by their actions, without what follows a colon: that is a command or a result.
-fn by_action(events: &[EventCount]) -> BTreeMap<&str, Vec<EventCount>> {
-    let mut actions: BTreeMap<&str, Vec<EventCount>> = BTreeMap::new();
+fn by_action(events: &[EventCount]) -> BTreeMap<(Counter, &str), Vec<EventCount>> {
+    let mut actions: BTreeMap<_, Vec<EventCount>> = BTreeMap::new();
     for event in events {
         let action = event.labels.event.split(':').next().unwrap_or_default();
-        actions.entry(action).or_default().push(event.clone());
+        actions.entry((event.labels.counter, action)).or_default().push(event.clone());
     }
     actions
 }
@@ -514,7 +511,12 @@ mod tests {
 
     fn inventory() -> (Writer, inventory::Reader) {
         let start_at_zero = vec!["oom".into()];
-        inventory::new(EventPolicy { retention: Duration::MAX, start_at_zero, limit: usize::MAX })
+        inventory::new(EventPolicy {
+            retention: Duration::MAX,
+            start_at_zero,
+            exits: false,
+            limit: usize::MAX,
+        })
     }
 
     /// The lines about containers and events, in the order of the alphabet; the file is read as a client does.
@@ -554,36 +556,41 @@ mod tests {
             |c| c.hostname = "another".into(),
         ];
         let (writer, inventory) = inventory();
-        writer.replace((0..300).map(|number| Arc::new(container(number))).collect(), &[]);
+        writer.replace((0..300).map(|number| Arc::new(container(number))).collect(), &[], Instant::now());
         let kept = reader(&inventory);
         let mut before = lines(&kept);
         for (number, change) in changes.iter().enumerate() {
             let mut changed = container(number);
             change(&mut changed);
-            writer.upsert(Arc::new(changed));
+            writer.upsert(Arc::new(changed), Instant::now());
             let now = lines(&kept);
             assert_ne!(now, before, "change {number}");
             assert!(now == lines(&reader(&inventory)), "change {number}");
             before = now;
         }
         writer.remove(&container(0).id);
-        writer.upsert(Arc::new(container(1_000)));
+        writer.upsert(Arc::new(container(1_000)), Instant::now());
         for (event, name) in [("start", "c1"), ("start", "c2"), ("exec_start: sh", "c1"), ("start", "c1")] {
             let identity = Arc::new(EventIdentity { name: Some(name.into()), ..EventIdentity::default() });
             writer.count(
-                EventLabels { event: event.into(), kind: "container".into(), identity },
+                EventLabels {
+                    counter: Counter::Events,
+                    event: event.into(),
+                    kind: "container".into(),
+                    identity,
+                },
                 Instant::now(),
             );
             assert!(lines(&kept) == lines(&reader(&inventory)), "{event} of {name}");
         }
-        writer.replace(Vec::new(), &[]);
+        writer.replace(Vec::new(), &[], Instant::now());
         assert!(lines(&kept) == lines(&reader(&inventory)), "nothing is left");
     }
 
     #[test]
     fn each_series_has_what_the_exporter_of_opentelemetry_adds() {
         let (writer, inventory) = inventory();
-        writer.replace(vec![Arc::new(container(1))], &[]);
+        writer.replace(vec![Arc::new(container(1))], &[], Instant::now());
         let lines = lines(&reader(&inventory));
         let series = lines.iter().filter(|line| !line.starts_with('#') && !line.starts_with("target_info"));
         let mut count = 0;
