@@ -169,7 +169,10 @@ fn play(steps: &[(String, bool)], inspects: &[usize]) -> (String, String) {
     (counted.join(" "), shown.to_owned())
 }
 
-fn table() -> Vec<(&'static str, Vec<(String, bool)>, String, String)> {
+/// A row: its line, its steps, what is counted, what is shown.
+type Row = (&'static str, Vec<(String, bool)>, String, String);
+
+fn table() -> Vec<Row> {
     let mut rows = Vec::new();
     for line in include_str!("ends.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (happens, becomes) = line.split_once('=').expect("a row has two columns");
