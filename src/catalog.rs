@@ -312,7 +312,7 @@ pub const EVENT_STREAMS: Metric =
 pub const EVENT_GAPS: Metric = counter(
     "docker_state_exporter.event_gaps",
     "{gap}",
-    "Reconnects to the daemon across which events may have been missed.",
+    "Times that events may have been missed: across a reconnect to the daemon, or as Podman rotated its log.",
 );
 /// How often an event's own label set was one too many.
 pub const EVENT_OVERFLOWS: Metric = counter(

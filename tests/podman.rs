@@ -54,7 +54,10 @@ const CASES: [(&str, Case); 7] = [
         "what_happens_without_the_service_is_told_by_the_next",
         what_happens_without_the_service_is_told_by_the_next,
     ),
-    ("an_event_log_that_is_rotated_costs_no_event", an_event_log_that_is_rotated_costs_no_event),
+    (
+        "an_event_log_that_is_rotated_costs_no_event_untold",
+        an_event_log_that_is_rotated_costs_no_event_untold,
+    ),
     (
         "headers_that_come_with_the_first_event_are_not_waited_for",
         headers_that_come_with_the_first_event_are_not_waited_for,
@@ -333,7 +336,7 @@ fn what_happens_without_the_service_is_told_by_the_next(podman: &Podman) {
     exporter.stop();
 }
 
-fn an_event_log_that_is_rotated_costs_no_event(podman: &Podman) {
+fn an_event_log_that_is_rotated_costs_no_event_untold(podman: &Podman) {
     // About a hundred events; half of them are kept.
     podman.stop_service("TERM");
     podman.configure("32k");
@@ -351,14 +354,23 @@ fn an_event_log_that_is_rotated_costs_no_event(podman: &Podman) {
             sent += 1;
         }
         eventually(SOON, || {
-            let found = exporter.scrape().find("docker_events", &kills)?;
-            if found == f64::from(sent) { Ok(()) } else { Err(format!("{found} of {sent}")) }
+            let scrape = exporter.scrape();
+            let found = scrape.find("docker_events", &kills)?;
+            // From 5.4 on Podman's stream leaves out events as it rotates, which is told then.
+            let is_told = scrape.plain("docker_state_exporter_event_gaps_total") > 0.0;
+            let is_right = found == f64::from(sent) || is_told && found <= f64::from(sent);
+            if is_right { Ok(()) } else { Err(format!("{found} of {sent}")) }
         });
     }
     let scrape = exporter.scrape();
     let streams = scrape.plain("docker_state_exporter_event_streams_total");
-    assert!(streams > 1.0, "the log was not rotated");
-    assert_eq!(scrape.plain("docker_state_exporter_event_gaps_total"), 0.0);
+    let (found, gaps) = (
+        scrape.find("docker_events", &kills).unwrap(),
+        scrape.plain("docker_state_exporter_event_gaps_total"),
+    );
+    println!("{found} of {sent} events, {gaps} gaps told");
+    assert!(streams > 1.0 || gaps > 0.0, "the log was not rotated");
+    assert!(found == f64::from(sent) || gaps > 0.0, "{found} of {sent}, and nobody was told");
     eventually(SOON, || agrees(podman, &exporter));
     exporter.stop();
     podman.stop_service("TERM");

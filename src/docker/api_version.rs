@@ -14,7 +14,12 @@ pub(super) struct EngineVersion {
     newest_api: Option<String>,
     oldest_api: Option<String>,
     pub(super) is_podman: bool,
+    /// Whether it is a Podman whose event stream goes on when its log is rotated, and tells of that.
+    pub(super) tells_of_rotation: bool,
 }
+
+/// From this version on a Podman's event stream goes on when its log is rotated; before, it ends.
+const TELLS_OF_ROTATION: Version = (5, 4);
 
 const PODMAN: &str = "Podman Engine";
 
@@ -22,6 +27,11 @@ impl From<SystemVersion> for EngineVersion {
     fn from(version: SystemVersion) -> Self {
         Self {
             is_podman: version.components.iter().flatten().any(|part| part.name == PODMAN),
+            tells_of_rotation: version
+                .components
+                .iter()
+                .flatten()
+                .any(|part| part.name == PODMAN && tells_of_rotation(&part.version)),
             newest_api: version.api_version,
             oldest_api: version.min_api_version,
         }
@@ -46,18 +56,22 @@ impl EngineVersion {
         struct RawComponent<'a> {
             #[serde(borrow, rename = "Name")]
             name: Option<&'a RawValue>,
+            #[serde(borrow, rename = "Version")]
+            version: Option<&'a RawValue>,
         }
         read_mended(json, &mut Oddities::default(), |json, odd| {
             let raw: Raw<'_> = only_object(json)?;
             let components: Vec<Box<RawValue>> = field(raw.components, "Components", odd).unwrap_or_default();
-            let is_podman = components.iter().any(|component| {
+            let podman = components.iter().find_map(|component| {
                 let component: RawComponent<'_> = object(Some(component), "Components", odd);
-                text(component.name, "Components.Name", odd) == PODMAN
+                let is_podman = text(component.name, "Components.Name", odd) == PODMAN;
+                is_podman.then(|| text(component.version, "Components.Version", odd))
             });
             Ok(Self {
                 newest_api: raw.newest_api.map(unquoted),
                 oldest_api: raw.oldest_api.map(unquoted),
-                is_podman,
+                is_podman: podman.is_some(),
+                tells_of_rotation: podman.is_some_and(|version| tells_of_rotation(&version)),
             })
         })
     }
@@ -79,6 +93,10 @@ impl EngineVersion {
         let (major, minor) = newest.min((major_version, minor_version)).max(oldest);
         Ok(format!("/v{major}.{minor}"))
     }
+}
+
+fn tells_of_rotation(version: &str) -> bool {
+    parse(version).is_some_and(|version| version >= TELLS_OF_ROTATION)
 }
 
 type Version = (usize, usize);
@@ -119,6 +137,7 @@ mod tests {
                 newest_api: Some(newest.into()),
                 oldest_api: oldest.map(Into::into),
                 is_podman: false,
+                tells_of_rotation: false,
             };
             assert_eq!(version.path_prefix().as_deref(), Ok(prefix), "{newest} {oldest:?}");
         }
@@ -150,6 +169,14 @@ mod tests {
     #[test]
     fn podman_is_known_by_a_component() {
         let is_podman = |json: &str| EngineVersion::read(json.as_bytes()).unwrap().is_podman;
+        let tells_of_rotation = |version: &str| {
+            let json = format!(r#"{{"Components":[{{"Name":"Podman Engine","Version":"{version}"}}]}}"#);
+            EngineVersion::read(json.as_bytes()).unwrap().tells_of_rotation
+        };
+        assert_eq!(
+            ["4.3.1", "5.3.2", "5.4.0", "5.8.6", "6.1.0-dev", "?"].map(tells_of_rotation),
+            [false, false, true, true, true, false]
+        );
         assert!(is_podman(r#"{"Components":[{"Name":"x"},{"Name":"Podman Engine"}]}"#));
         assert!(!is_podman(r#"{"Components":[{"Name":"Engine"}]}"#));
     }

@@ -42,6 +42,8 @@ pub(super) struct Client {
     /// `/v1.41`, before every path but those that agree on it.
     version: Arc<str>,
     is_podman: bool,
+    /// Whether it tells in its events that it has rotated its log.
+    tells_of_rotation: bool,
     /// Held by each inspect answer that is a large one.
     large_inspects: Arc<Semaphore>,
 }
@@ -70,6 +72,7 @@ impl Client {
             timeout: config.timeout,
             version: "".into(),
             is_podman: false,
+            tells_of_rotation: false,
             large_inspects: Arc::new(Semaphore::new(bounds::LARGE_INSPECTS)),
         })
     }
@@ -83,7 +86,12 @@ impl Client {
         let fresh = self.within(async { fresh.await.map_err(|error| error.to_string()) }).await?;
         let fresh = fresh.map_err(|error| error.to_string())?;
         let version = fresh.within(fresh.engine_version()).await?;
-        Ok(Self { version: version.path_prefix()?.into(), is_podman: version.is_podman, ..fresh })
+        Ok(Self {
+            version: version.path_prefix()?.into(),
+            is_podman: version.is_podman,
+            tells_of_rotation: version.tells_of_rotation,
+            ..fresh
+        })
     }
 
     /// bollard asks first. Its model refuses an answer for fields that nothing here needs; then we ask.
@@ -178,7 +186,7 @@ impl Client {
         since: Option<SystemTime>,
         open: impl AsyncFnOnce(),
     ) -> Result<Incoming, String> {
-        let path = events_path(types, since);
+        let path = events_path(types, since, self.tells_of_rotation);
         let answer = async { Ok::<_, String>(ok(self.answer(&path).await?).await?.into_body()) };
         if !self.is_podman {
             let body = self.within(answer).await?;
@@ -290,7 +298,7 @@ fn list_path() -> String {
 
 /// The path of the event stream. The events of containers and networks are always asked for: they keep the state
 /// right, counted or not.
-fn events_path(types: &[String], since: Option<SystemTime>) -> String {
+fn events_path(types: &[String], since: Option<SystemTime>, with_rotations: bool) -> String {
     let mut options = EventsOptionsBuilder::new();
     if let Some(since) = since.and_then(|since| since.duration_since(UNIX_EPOCH).ok()) {
         options = options.since(&format!("{}.{:09}", since.as_secs(), since.subsec_nanos()));
@@ -298,6 +306,8 @@ fn events_path(types: &[String], since: Option<SystemTime>) -> String {
     if !types.iter().any(|t| t == "*") {
         let mut wanted: Vec<&str> =
             types.iter().map(String::as_str).chain(["container", "network"]).collect();
+        // Asked for them, an older Podman leaves out events at a rotation as newer ones do (4.3.1 tried).
+        wanted.extend(with_rotations.then_some("system"));
         wanted.sort_unstable();
         wanted.dedup();
         options = options.filters(&HashMap::from([("type", wanted)]));
@@ -339,7 +349,7 @@ mod tests {
     fn the_stream_is_asked_for_the_types_that_are_needed() {
         let path = |types: &[&str]| {
             let types: Vec<String> = types.iter().map(ToString::to_string).collect();
-            let path = events_path(&types, None);
+            let path = events_path(&types, None, false);
             url::form_urlencoded::parse(path.trim_start_matches("/events?").as_bytes())
                 .map(|(key, value)| format!("{key}={value}"))
                 .collect::<Vec<_>>()
@@ -349,6 +359,6 @@ mod tests {
         assert_eq!(path(&["image", "network"]), r#"filters={"type":["container","image","network"]}"#);
         assert_eq!(path(&["*"]), "");
         let since = UNIX_EPOCH + Duration::new(5, 7);
-        assert_eq!(events_path(&["*".into()], Some(since)), "/events?since=5.000000007");
+        assert_eq!(events_path(&["*".into()], Some(since), true), "/events?since=5.000000007");
     }
 }

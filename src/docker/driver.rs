@@ -274,7 +274,7 @@ impl Driver {
             }
             Note::Gap => {
                 stats.event_gaps.increment();
-                warn!("events may have been missed while the daemon was away");
+                warn!("events may have been missed");
             }
             Note::Inspected => stats.inspects_ok.increment(),
             Note::InspectGone => stats.inspects_gone.increment(),

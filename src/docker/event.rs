@@ -31,6 +31,8 @@ pub(super) struct Event {
     pub(super) identity: Arc<EventIdentity>,
     /// What it tells of its container's run.
     pub(super) run: Option<RunEvent>,
+    /// Podman has rotated its log. From 5.4 on its stream goes on then, and leaves out what came meanwhile.
+    pub(super) is_log_rotation: bool,
     /// What it changes cannot be seen yet, and no other event will tell when it can.
     pub(super) early: bool,
     /// Of an event that is not about a container: the one that it names.
@@ -98,7 +100,9 @@ impl Event {
         let health = field::<String>(raw.health, "event's HealthStatus", odd);
         let concerns = attributes.get(CONTAINER).filter(|id| kind != "container" && is_id_or_name(id));
         let docker_action = docker_action(&kind, &action, health.as_deref());
+        let rotated = attributes.get("io.podman.event.rotate").map(String::as_str);
         Some(Self {
+            is_log_rotation: kind == "system" && action == "log-rotation" && rotated != Some("begin"),
             concerns: concerns.map(|id| id.as_str().into()),
             failed: attributes.get(EXIT_CODE).is_some_and(|code| code != "0"),
             run: (kind == "container").then(|| run_event(&docker_action, &attributes)).flatten(),

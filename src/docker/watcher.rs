@@ -521,6 +521,9 @@ impl Watcher {
         if is_ours && let Some(labels) = event.labels(&self.settings.events) {
             out.push(Action::Change(Change::Count(labels, event.time)));
         }
+        if event.is_log_rotation && novelty == Novelty::New {
+            out.push(Action::Note(Note::Gap));
+        }
         let Some(id) = event.container().map(|said| self.coverage.identify(said)) else {
             out.push(Action::Note(Note::Event(event)));
             return;

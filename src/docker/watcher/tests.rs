@@ -63,6 +63,7 @@ fn entry(id: &str, name: &str) -> ListEntry {
 fn event(action: &str, id: &str, name: &str, at: Duration) -> Event {
     Event {
         run: None,
+        is_log_rotation: false,
         kind: "container".into(),
         action: action.into(),
         actor: id.into(),
