@@ -8,10 +8,10 @@ use opentelemetry::metrics::{AsyncInstrument, Meter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
 use super::attributes::with_label;
-use super::catalog::{ContainerMetric, ContainerValue};
 use super::labels;
 use super::page::{Page, each_value, points};
 use super::views::{ContainerStream, Rules, Stream as ViewedStream, Streams};
+use crate::catalog::{ContainerMetric, ContainerValue};
 use crate::config::Encoding;
 use crate::inventory::Container;
 

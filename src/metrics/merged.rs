@@ -8,11 +8,11 @@ use opentelemetry::metrics::{AsyncInstrument, Meter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 
 use super::attributes::{AttributeSets, with_label};
-use super::catalog::{ContainerMetric, ContainerValue, OVERFLOW};
 use super::instruments::{Collection, counter, gauge, room};
 use super::merge::{LastValues, Sums};
 use super::page::{Point, each_value};
 use super::views::{ContainerStream, Stream as ViewedStream, Streams};
+use crate::catalog::{ContainerMetric, ContainerValue, OVERFLOW};
 use crate::config::Encoding;
 use crate::inventory::{Container, Counter, EventCount, EventLabels, Text};
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use opentelemetry::KeyValue;
 
-use super::catalog::{ContainerMetric, ContainerValue, REASON_LABEL, STATE_LABEL};
+use crate::catalog::{ContainerMetric, ContainerValue, REASON_LABEL, STATE_LABEL};
 use crate::config::Encoding;
 use crate::inventory::{Container, Counter, EventCount};
 

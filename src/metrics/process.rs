@@ -7,8 +7,8 @@ use procfs::WithCurrentSystemInfo;
 use procfs::process::Process;
 use rustix::process::{Resource, getrlimit};
 
-use super::catalog;
 use super::registrar::Registrar;
+use crate::catalog;
 
 /// Opened once: the kernel looks for it by name, and reads its number, each time.
 static MYSELF: LazyLock<Option<Process>> = LazyLock::new(|| Process::myself().ok());

@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use opentelemetry::KeyValue;
 use opentelemetry::metrics::{AsyncInstrument, Meter};
 
-use super::catalog::{self, Kind, Metric};
 use super::merged::overflow;
 use super::views::{Rules, Stream};
+use crate::catalog::{self, Kind, Metric};
 
 /// Which of the exporter's own data points a provider has.
 #[derive(Debug, Clone)]

@@ -8,10 +8,10 @@ use opentelemetry::metrics::{Histogram, Meter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 use tokio::runtime::RuntimeMetrics;
 
-use super::catalog::{self, Kind, Metric};
 use super::process;
 use super::registrar::{Registrar, SelfMetricsPart, most_points};
 use super::views::{Rules, Stream as ViewedStream};
+use crate::catalog::{self, Kind, Metric};
 use crate::stats::{Counter, DurationSink, Stats};
 
 /// From a millisecond, which a good inspect takes, to ten seconds, which is no longer "at once".

@@ -8,7 +8,7 @@
 
 use opentelemetry_sdk::metrics::Aggregation as SdkAggregation;
 
-use super::catalog::{self, ContainerMetric, Kind, Metric};
+use crate::catalog::{self, ContainerMetric, Kind, Metric};
 use crate::config::{Aggregation, CardinalityLimits, Filter, View};
 use crate::inventory::Counter;
 

@@ -57,6 +57,10 @@ impl ReaderError {
     fn new(message: impl Into<String>) -> Self {
         Self { message: message.into() }
     }
+
+    fn unwritable(error: impl std::fmt::Display) -> Self {
+        Self::new(format!("the exposition cannot be written: {error}"))
+    }
 }
 
 impl std::fmt::Display for ReaderError {

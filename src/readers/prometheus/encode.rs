@@ -10,6 +10,9 @@ use crate::metrics::catalog::Kind;
 use crate::metrics::labels::{push_first, quoted};
 use crate::readers::{Manual, ReaderError};
 
+/// Series that are collected at once. The SDK takes memory for all of them beforehand.
+pub(super) const ROOM: usize = 256;
+
 /// What stands for the number in a point's labels.
 pub(super) struct Labels<'a> {
     /// For every stream, by the number.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::encode::{Line, head};
-use super::gzip::{Deflater, Piece};
 use crate::metrics::catalog::ContainerValue;
 use crate::metrics::labels::Names;
 use crate::metrics::views::{Stream, Streams};
+use crate::readers::gzip::{Deflater, Piece};
 
 /// A stream, by its place in one of the lists of `Streams`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use super::ROOM;
-use super::encode::{Collector, Labels, Line};
+use super::encode::{Collector, Labels, Line, ROOM};
 use crate::inventory::{Container, EventCount};
 use crate::metrics::catalog::{ContainerValue, REASON_LABEL, STATE_LABEL};
 use crate::metrics::labels::{ConstantLabels, LabelWriter, Names, push_text};

@@ -28,7 +28,7 @@ use opentelemetry_sdk::metrics::{MeterProviderBuilder, SdkMeterProvider, Tempora
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use self::constant::Constant;
-use self::encode::{Collector, Labels};
+use self::encode::{Collector, Labels, ROOM};
 use self::families::{Families, Place};
 use self::merged::MergedStreams;
 use self::self_metrics::{Part, SelfMetricsText};
@@ -49,9 +49,6 @@ pub fn content_type(names: Names) -> &'static str {
         Names::Kept => "text/plain; version=1.0.0; charset=utf-8; escaping=allow-utf-8",
     }
 }
-
-/// Series that are collected at once. The SDK takes memory for all of them beforehand.
-const ROOM: usize = 256;
 
 /// Renders the exposition.
 pub struct PrometheusReader {
@@ -249,12 +246,12 @@ impl PrometheusReader {
     pub fn containers_only(&self) -> Result<Vec<u8>, ReaderError> {
         let mut text = Vec::new();
         for part in Inflate::new(&self.render_inventory(Names::Escaped)?) {
-            text.extend_from_slice(&part.map_err(unwritable)?);
+            text.extend_from_slice(&part.map_err(ReaderError::unwritable)?);
         }
         let mut families = self.self_metrics.gather();
         families
             .retain(|family| !["process_", "tokio_"].iter().any(|prefix| family.name().starts_with(prefix)));
-        TextEncoder::new().encode(&families, &mut text).map_err(unwritable)?;
+        TextEncoder::new().encode(&families, &mut text).map_err(ReaderError::unwritable)?;
         Ok(text)
     }
 
@@ -383,8 +380,8 @@ impl PrometheusReader {
         Ok(Instruments {
             names,
             collector: Collector::new(manual),
-            families: families.map_err(unwritable)?,
-            other_families: self.deflater.piece(text.as_bytes()).map_err(unwritable)?,
+            families: families.map_err(ReaderError::unwritable)?,
+            other_families: self.deflater.piece(text.as_bytes()).map_err(ReaderError::unwritable)?,
             merged: MergedStreams::new(&self.collection, &labels, names),
             labels: LabelWriter::new(None, labels, names),
             deflater: Arc::clone(&self.deflater),
@@ -427,7 +424,7 @@ impl Instruments {
         if text.is_empty() {
             return Ok(Piece::default());
         }
-        self.deflater.piece(text.as_bytes()).map_err(unwritable)
+        self.deflater.piece(text.as_bytes()).map_err(ReaderError::unwritable)
     }
 
     fn compress_all(&self, texts: &[String]) -> Result<Vec<Piece>, ReaderError> {
@@ -480,10 +477,6 @@ fn provider(
     let exporter = exporter.build().map_err(|error| ReaderError::new(error.to_string()))?;
     let builder = SdkMeterProvider::builder().with_resource(resource.clone()).with_reader(exporter);
     Ok(configure(builder).build())
-}
-
-fn unwritable(error: impl std::fmt::Display) -> ReaderError {
-    ReaderError::new(format!("the exposition cannot be written: {error}"))
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use prometheus::proto::MetricFamily;
 use prometheus::{Encoder, TextEncoder};
 
-use super::unwritable;
 use crate::readers::ReaderError;
 use crate::readers::gzip::{Deflater, Piece};
 
@@ -39,7 +38,7 @@ impl SelfMetricsText {
             let mut text = Vec::new();
             TextEncoder::new().encode(std::slice::from_ref(family), &mut text).map(|()| text)
         });
-        let encoded: Vec<Vec<u8>> = encoded.collect::<Result<_, _>>().map_err(unwritable)?;
+        let encoded: Vec<Vec<u8>> = encoded.collect::<Result<_, _>>().map_err(ReaderError::unwritable)?;
         let (mut steady, mut other) = (Vec::new(), Vec::new());
         for (i, text) in encoded.iter().enumerate() {
             let part = if self.families.get(i) == Some(text) { &mut steady } else { &mut other };
@@ -47,11 +46,11 @@ impl SelfMetricsText {
         }
         self.families = encoded;
         if steady != self.steady.text {
-            let piece = deflater.piece(&steady).map_err(unwritable)?;
+            let piece = deflater.piece(&steady).map_err(ReaderError::unwritable)?;
             self.steady = Part { text: steady.into(), piece };
         }
         let piece = if other.len() > MOST_AS_IT_IS {
-            deflater.piece(&other).map_err(unwritable)?
+            deflater.piece(&other).map_err(ReaderError::unwritable)?
         } else {
             Piece::stored(&other)
         };

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::gzip::Piece;
 use crate::inventory::{Container, EventCount};
+use crate::readers::gzip::Piece;
 
 /// As many as make a piece that compresses well, and as few as bearable to render for the change of one.
 const IN_A_SHARD: usize = 64;
