@@ -53,7 +53,7 @@ impl Broker {
     }
 
     /// The time by the engine's clock.
-    pub(crate) fn clock(&self) -> i64 {
+    fn clock(&self) -> i64 {
         now_nano().saturating_add(self.ahead)
     }
 

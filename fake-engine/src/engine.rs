@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
@@ -79,6 +80,7 @@ impl FakeEngine {
                 script: Script::default(),
             }),
             broker: Mutex::new(Broker::default()),
+            clock_ahead: AtomicI64::new(0),
             requests: Mutex::new(Vec::new()),
             hung: watch::Sender::new(false),
             healed: watch::Sender::new(()),
@@ -255,7 +257,9 @@ impl FakeEngine {
 
     /// Sets the engine's clock, by which events and answers are dated: so many seconds ahead of this machine's.
     pub fn set_clock(&self, ahead: i64) {
-        lock(&self.shared.broker).set_clock(ahead.saturating_mul(1_000_000_000));
+        let ahead = ahead.saturating_mul(1_000_000_000);
+        self.shared.clock_ahead.store(ahead, Ordering::Relaxed);
+        lock(&self.shared.broker).set_clock(ahead);
     }
 
     /// From now on events are chosen by their time alone, as Podman does it: what is dated before `since` is passed

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -61,6 +62,9 @@ pub struct Request {
 pub(crate) struct Shared {
     pub(crate) state: Mutex<State>,
     pub(crate) broker: Mutex<Broker>,
+    /// How far the engine's clock is ahead of this machine's, in nanoseconds. Not with the broker: that waits, locked,
+    /// for a subscriber that does not read, and no answer may wait with it.
+    pub(crate) clock_ahead: AtomicI64,
     pub(crate) requests: Mutex<Vec<Request>>,
     /// While true, no request is answered and no stream carries anything.
     pub(crate) hung: watch::Sender<bool>,
@@ -453,7 +457,8 @@ fn full(body: impl Into<Bytes>) -> Body {
 /// What moby says of itself in every answer.
 fn headers(shared: &Shared, mut response: Response<Body>) -> Response<Body> {
     let version = lock(&shared.state).maximum.to_string();
-    let clock = jiff::Timestamp::from_nanosecond(i128::from(lock(&shared.broker).clock())).ok();
+    let now = now_nano().saturating_add(shared.clock_ahead.load(Ordering::Relaxed));
+    let clock = jiff::Timestamp::from_nanosecond(i128::from(now)).ok();
     let date = clock.and_then(|clock| {
         jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&clock).ok()
     });
