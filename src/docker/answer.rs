@@ -1,9 +1,9 @@
 //! The daemon's answers, reduced to what this program uses.
 //!
-//! bollard's own models refuse a whole answer for one word that they do not know: one container in a new
-//! state would hide a thousand others. Here each field is read by itself. What is missing or null takes its
-//! default; what is there and cannot be read is counted, shows as -1 where a number is asked for, and costs
-//! nothing else. Nothing is built of the parts of an answer that are not used.
+//! bollard's own models reject a whole answer because of one unknown word: one container in a new state would hide a
+//! thousand others. Here each field is parsed on its own. A missing or null field takes its default. A field that
+//! cannot be parsed is counted, shows as -1 if it is a number, and affects no other field. Unused parts of an answer
+//! are not built.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,12 +19,12 @@ use crate::inventory::{
     Container, EventIdentity, Expectation, Health, LabelPairs, Replica, Signal, Status, Text, Verdict,
 };
 
-/// What is chosen of containers and their labels.
+/// Which labels become metric labels and event labels, and which label holds the expectation.
 #[derive(Debug)]
 pub(super) struct Selection {
-    /// Of label keys: which labels become metric labels.
+    /// Filter of label keys: which labels become metric labels.
     pub(super) labels: Filter,
-    /// Of label keys: which labels become event labels.
+    /// Filter of label keys: which labels become event labels.
     pub(super) event_labels: Filter,
     /// The label that says what is expected of a container; empty for none.
     pub(super) expectation_label: String,
@@ -60,23 +60,23 @@ impl Selection {
         told.flatten().unwrap_or_else(|| Expectation::of_policy(restart_policy, is_swarm_task))
     }
 
-    /// A text that many containers have alike.
+    /// Interns a text that many containers have in common.
     pub(super) fn shared(&self, text: &str) -> Text {
         self.texts.get(text)
     }
 
-    /// Of a container's labels those that become metric labels.
+    /// The container's labels that become metric labels.
     pub(super) fn labels(&self, labels: &BTreeMap<String, String>) -> LabelPairs {
         choose(labels, &self.labels, &self.texts)
     }
 }
 
-/// Texts that many containers have alike: label keys, images. Each is kept once.
+/// Interned texts that many containers have in common: label keys, images.
 #[derive(Debug, Default)]
 struct Texts(Mutex<HashSet<Text>>);
 
 impl Texts {
-    /// More than these may be kept only while containers have them.
+    /// Unused texts are dropped only when the set holds at least this many.
     const IDLE: usize = 256;
 
     fn get(&self, text: &str) -> Text {
@@ -84,7 +84,7 @@ impl Texts {
         if let Some(kept) = texts.get(text) {
             return Text::clone(kept);
         }
-        // Before it would grow: what nobody has any more goes.
+        // Before the set grows, drop the texts that nobody uses any more.
         if texts.len() >= Self::IDLE && texts.len() == texts.capacity() {
             texts.retain(|kept| Text::strong_count(kept) > 1);
             let room = (2 * texts.len()).max(Self::IDLE);
@@ -172,8 +172,8 @@ struct RawRestartPolicy<'a> {
     name: Option<&'a RawValue>,
 }
 
-/// Reads an inspect answer. Only an answer that is no JSON object at all is an error. The container is the one that
-/// the answer names, whatever it was asked for by.
+/// Parses an inspect answer. Only an answer that is not a JSON object is an error. The container's id is the one in the
+/// answer, whatever id or name was asked for.
 pub(super) fn inspect(
     asked: &Text,
     body: &[u8],
@@ -233,8 +233,8 @@ fn container(
     })
 }
 
-/// What the events of a container carry because of its labels. Events and inspect answers both give all
-/// labels, so a count is under the same label set before its first event and after.
+/// The event labels from a container's name, image and labels. Events and inspect answers both carry all labels, so a
+/// container's counts have the same label set before and after its first event.
 pub(super) fn event_identity(
     name: Option<&Text>,
     image: Option<&Text>,
@@ -259,8 +259,8 @@ pub(super) fn event_identity(
     }
 }
 
-/// An event's own attributes stand among its container's labels. They are no labels, and a label that is called
-/// like one of them is hidden by it.
+/// Whether a key is one of an event's own attributes. These are in the same map as the container's labels, and hide a
+/// label of the same name.
 fn is_attribute(key: &str) -> bool {
     matches!(
         key,
@@ -306,13 +306,13 @@ fn health_status(raw: Option<&RawValue>, odd: &mut Oddities) -> Health {
     })
 }
 
-/// Labels whose values are no text are left out, each by itself.
+/// Reads labels. Skips each label whose value is not a string.
 pub(super) fn label_map(raw: Option<&RawValue>, odd: &mut Oddities) -> BTreeMap<String, String> {
     let raw: BTreeMap<String, &RawValue> = object(raw, "labels", odd);
     let text = |(key, value): (String, &RawValue)| match serde_json::from_str(value.get()) {
         Ok(text) => Some((key, text)),
         Err(_) => {
-            // A container has dozens of them, so their names are only made where they are told.
+            // A container has dozens of labels, so the name is formatted only for an oddity.
             if value.get() != "null" {
                 odd.push(Oddity::new(format!("label {key}"), value.get()));
             }

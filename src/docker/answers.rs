@@ -1,4 +1,4 @@
-//! The daemon's answers, read without a daemon: for benchmarks.
+//! Parses the daemon's answers without a daemon, for benchmarks.
 
 use bytes::Bytes;
 use serde_json::Error;
@@ -10,12 +10,12 @@ use super::list::ListReader;
 use crate::config::Filter;
 use crate::inventory::{Container, Text};
 
-/// Reads answers as the watcher does. What of them cannot be read is left out.
+/// Parses answers as the watcher gets them. Skips what cannot be parsed.
 #[derive(Debug)]
 pub struct Answers(Selection);
 
 impl Answers {
-    /// `labels`, `event_labels`: the label keys that are kept of containers and of events.
+    /// `labels` and `event_labels` select the label keys to keep for containers and for events.
     pub fn new(labels: Filter, event_labels: Filter) -> Self {
         Self(Selection::new(labels, event_labels, ""))
     }

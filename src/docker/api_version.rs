@@ -1,4 +1,4 @@
-//! What `/version` says, and the version of the API that follows from it.
+//! Reads the answer to `/version`, and chooses the API version.
 
 use bollard::models::SystemVersion;
 use bollard::{API_DEFAULT_VERSION, ClientVersion};
@@ -8,17 +8,17 @@ use serde_json::value::RawValue;
 use super::fields::{Oddities, field, object, only_object, read_mended, text};
 use super::values::unquoted;
 
-/// What is used of the answer.
+/// The used fields of the answer.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct EngineVersion {
     newest_api: Option<String>,
     oldest_api: Option<String>,
     pub(super) is_podman: bool,
-    /// Whether it is a Podman whose event stream goes on when its log is rotated, and tells of that.
+    /// Whether this is a Podman that keeps its event stream open when it rotates its log, and sends an event about it.
     pub(super) tells_of_rotation: bool,
 }
 
-/// From this version on a Podman's event stream goes on when its log is rotated; before, it ends.
+/// From this Podman version on, the event stream stays open when the log is rotated; older versions end it.
 const TELLS_OF_ROTATION: Version = (5, 4);
 
 const PODMAN: &str = "Podman Engine";
@@ -39,7 +39,7 @@ impl From<SystemVersion> for EngineVersion {
 }
 
 impl EngineVersion {
-    /// Reads an answer that bollard's model refuses: of its fields only these three have to be readable.
+    /// Reads an answer that bollard's model rejects. Only these three fields are read.
     pub(super) fn read(json: &[u8]) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize, Default)]
         #[serde(default)]
@@ -76,15 +76,15 @@ impl EngineVersion {
         })
     }
 
-    /// What a path begins with: bollard's newest version, or the engine's if that is older. An engine that is too
-    /// new for both is taken at the oldest that it still speaks: what is used here has not changed for years.
+    /// The prefix of every path: bollard's newest version, or the engine's newest if that is older. If the engine no
+    /// longer supports that version, its oldest is used: the calls made here have not changed for years.
     pub(super) fn path_prefix(&self) -> Result<String, String> {
         let said = self.newest_api.as_deref();
         let newest = said
             .and_then(parse)
             .ok_or_else(|| format!("the daemon's API version cannot be read: {}", said.unwrap_or("none")))?;
-        // No engine was ever that old, so the number is one of another kind. Without a version an engine takes a
-        // path for one of its own.
+        // No engine was ever that old, so this is not a Docker API version. For a path without a version, the engine
+        // uses its own.
         if newest < OLDEST {
             return Ok(String::new());
         }
@@ -101,10 +101,10 @@ fn tells_of_rotation(version: &str) -> bool {
 
 type Version = (usize, usize);
 
-/// Docker 1.0's.
+/// The API version of Docker 1.0.
 const OLDEST: Version = (1, 12);
 
-/// `1.41`, also with more behind it.
+/// Parses `1.41`; ignores what follows.
 fn parse(version: &str) -> Option<Version> {
     let (major, rest) = version.trim_start_matches('v').split_once('.')?;
     let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());

@@ -1,10 +1,10 @@
-//! The five calls, each with its limits of time and size. With this file, `transport.rs`, `api_version.rs` and
-//! `vocabulary.rs` know bollard.
+//! The five API calls, each with a timeout and a size limit. Only this file, `transport.rs`, `api_version.rs` and
+//! `vocabulary.rs` use bollard.
 //!
-//! bollard asks for the version and pings, and makes the queries of the others. The list, inspect answers and events
-//! are asked for over the same transport, but read by [`list`](super::list), [`answer`](super::answer) and
-//! [`event`](super::event): bollard's models for them refuse a whole answer for one word that they do not know, and
-//! it offers no other way to the answer's text.
+//! bollard makes the version and ping calls, and builds the queries of the others. The list, inspect answers and events
+//! use the same transport, but are parsed by [`list`](super::list), [`answer`](super::answer) and
+//! [`event`](super::event): bollard's models for them reject a whole answer because of one unknown word, and bollard
+//! gives no access to the raw answer.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -30,33 +30,33 @@ use super::watcher::Outcome;
 use crate::config;
 use crate::inventory::Text;
 
-/// Of the daemon's own words for why it refuses, so many characters are logged.
+/// How many characters of the daemon's error message are logged.
 const LONGEST_REFUSAL: usize = 500;
 
-/// A daemon, and the API version that was agreed with it.
+/// A daemon, and the API version negotiated with it.
 #[derive(Clone)]
 pub(super) struct Client {
     transport: Transport,
     bollard: Docker,
     timeout: Duration,
-    /// `/v1.41`, before every path but those that agree on it.
+    /// `/v1.41`: the prefix of every path, except for the calls that negotiate it.
     version: Arc<str>,
     is_podman: bool,
-    /// Whether it tells in its events that it has rotated its log.
+    /// Whether the daemon sends an event when it rotates its log.
     tells_of_rotation: bool,
-    /// Held by each inspect answer that is a large one.
+    /// Each large inspect answer holds a permit.
     large_inspects: Arc<Semaphore>,
 }
 
-/// From when on Podman is taken to know of a subscription that it does not answer. Versions 5.1 and 5.2 send the
-/// headers with the first event only, and that may be hours away. What happens until it does know, it repeats.
+/// After this time, a Podman that has not answered is assumed to have subscribed us. Versions 5.1 and 5.2 send the
+/// headers only with the first event, which may be hours away. Podman replays the events from before it subscribed us.
 const SUBSCRIBED_WITHIN: Duration = Duration::from_millis(500);
 
 impl Client {
-    /// Connects to nothing yet.
+    /// Does not connect yet.
     pub(super) fn new(config: &config::Docker) -> Result<Self, EndpointError> {
         let transport = Transport::new(config)?;
-        // bollard counts in seconds, and only up to the headers; each call is bounded here as a whole.
+        // bollard's timeout is in whole seconds and covers only the headers; the timeout here covers each whole call.
         let longest = config.timeout.as_secs().saturating_add(1);
         let for_bollard = transport.clone();
         let bollard = Docker::connect_with_custom_transport(
@@ -77,10 +77,10 @@ impl Client {
         })
     }
 
-    /// The same daemon over new connections, with the API version agreed on anew: it may have been replaced by
-    /// another one since.
+    /// A client of the same daemon with new connections. It negotiates the API version again: the daemon may have been
+    /// replaced.
     pub(super) async fn connect(&self, config: &config::Docker) -> Result<Self, String> {
-        // It reads certificates, which may be on a mount that hangs.
+        // `new` reads certificates, which may be on a mount that hangs.
         let settings = config.clone();
         let fresh = tokio::task::spawn_blocking(move || Self::new(&settings));
         let fresh = self.within(async { fresh.await.map_err(|error| error.to_string()) }).await?;
@@ -94,7 +94,7 @@ impl Client {
         })
     }
 
-    /// bollard asks first. Its model refuses an answer for fields that nothing here needs; then we ask.
+    /// Asks through bollard first. If bollard's model rejects the answer, asks again and parses only the needed fields.
     async fn engine_version(&self) -> Result<EngineVersion, String> {
         use bollard::errors::Error::{JsonDataError, JsonSerdeError};
         match self.bollard.version().await {
@@ -107,7 +107,7 @@ impl Client {
         }
     }
 
-    /// The time that the daemon's last answer bears, by its own clock.
+    /// The time in the daemon's last answer, by its own clock.
     pub(super) fn dated(&self) -> Option<SystemTime> {
         self.transport.dated()
     }
@@ -160,8 +160,8 @@ impl Client {
         }
     }
 
-    /// An inspect answer, and what it has to hold for as long as it is in memory if it is a large one. Who waits for
-    /// that reads no more meanwhile, and holds nothing that others wait for.
+    /// Reads an inspect answer. If it is large, also returns a permit, to be held while the answer is in memory. A task
+    /// that waits for a permit stops reading, and holds nothing that others wait for.
     async fn inspect_answer(
         &self,
         answer: Response<Incoming>,
@@ -178,8 +178,8 @@ impl Client {
         Ok((read.freeze(), large))
     }
 
-    /// Subscribes to the events, with those since a moment. Calls `open` when the daemon has answered, or is
-    /// taken to know of the subscription; the body is without end.
+    /// Subscribes to the events, and requests a replay of those after `since`. Calls `open` when the daemon has
+    /// answered, or is assumed to have subscribed us. The body has no end.
     pub(super) async fn events(
         &self,
         types: &[String],
@@ -240,7 +240,7 @@ async fn read(answer: Response<Incoming>, limit: usize) -> Result<Bytes, String>
     Ok(read.freeze())
 }
 
-/// What a refusal begins with, however long it is and however it ends.
+/// The beginning of an error response, even if it is too long or breaks off.
 async fn beginning(answer: Response<Incoming>) -> Bytes {
     let mut body = Limited::new(answer.into_body(), bounds::REFUSAL);
     let mut read = BytesMut::new();
@@ -250,7 +250,7 @@ async fn beginning(answer: Response<Incoming>) -> Bytes {
     read.freeze()
 }
 
-/// The answer, unless it is the daemon's refusal.
+/// The answer if its status is a success, else the daemon's error.
 async fn ok(answer: Response<Incoming>) -> Result<Response<Incoming>, String> {
     let status = answer.status();
     if status.is_success() {
@@ -262,7 +262,7 @@ async fn ok(answer: Response<Incoming>) -> Result<Response<Incoming>, String> {
 #[derive(serde::Deserialize)]
 struct Refusal {
     message: String,
-    /// Podman's: the last of the errors that the message is made of.
+    /// Podman only: the innermost error of the chain in `message`.
     #[serde(default)]
     cause: String,
 }
@@ -283,7 +283,7 @@ fn says_gone(id: &str, body: &[u8]) -> bool {
     })
 }
 
-/// What is at the bottom of an error: the layers above it say that a call has failed, which is known.
+/// The root cause of an error. The outer errors only say that a call has failed.
 fn plain(error: &bollard::errors::Error) -> String {
     let mut cause: &dyn Error = error;
     while let Some(source) = cause.source() {
@@ -296,8 +296,8 @@ fn list_path() -> String {
     with_query("/containers/json", ListContainersOptionsBuilder::new().all(true).build())
 }
 
-/// The path of the event stream. The events of containers and networks are always asked for: they keep the state
-/// right, counted or not.
+/// The path of the event stream. Events of containers and networks are always requested, counted or not: they keep the
+/// state up to date.
 fn events_path(types: &[String], since: Option<SystemTime>, with_rotations: bool) -> String {
     let mut options = EventsOptionsBuilder::new();
     if let Some(since) = since.and_then(|since| since.duration_since(UNIX_EPOCH).ok()) {
@@ -306,7 +306,8 @@ fn events_path(types: &[String], since: Option<SystemTime>, with_rotations: bool
     if !types.iter().any(|t| t == "*") {
         let mut wanted: Vec<&str> =
             types.iter().map(String::as_str).chain(["container", "network"]).collect();
-        // Asked for them, an older Podman leaves out events at a rotation as newer ones do (4.3.1 tried).
+        // If asked for `system` events, an older Podman also skips events at a rotation, as newer ones do (tested with
+        // 4.3.1).
         wanted.extend(with_rotations.then_some("system"));
         wanted.sort_unstable();
         wanted.dedup();
@@ -316,7 +317,7 @@ fn events_path(types: &[String], since: Option<SystemTime>, with_rotations: bool
 }
 
 fn with_query(path: &str, options: impl serde::Serialize) -> String {
-    // The options are numbers, flags and texts, which a query can always hold.
+    // The options are numbers, flags and texts, which can always be encoded as a query.
     let query = serde_urlencoded::to_string(options).unwrap_or_default();
     format!("{path}?{query}")
 }

@@ -1,12 +1,12 @@
-//! Whether every event has come: which have been seen, from where a new stream is to repeat them, and what
-//! shows that some are missing.
+//! Detects missed events: which events were seen, from when a new stream has to replay them, and what shows that some
+//! are missing.
 //!
-//! Two things do. A new stream that repeats nothing of what was seen before does not go on from there: the
-//! daemon's buffer ran over, or it was restarted. That is a gap, and is counted; so it is where the daemon's clock
-//! went back, and what has happened since is dated before what can be asked for. And where a list shows that a
-//! container has come, gone, started or finished without an event, the stream is in doubt: it may be dead
-//! although the daemon is not, as behind a proxy that has lost it. It is opened anew then, from the last
-//! moment that nothing was missing at, and what was missed is repeated.
+//! Two things show it. First, a gap: a new stream replays no event that was seen before, because the daemon's buffer
+//! overflowed or the daemon was restarted. There is also a gap if the daemon's clock went back, and later events have
+//! times before the earliest `since` that can be requested. Gaps are counted. Second, a doubt: a list shows that a
+//! container was created, removed, started or finished without an event. The stream may then be dead although the
+//! daemon is not, for example behind a proxy that lost it. It is reopened from the last moment at which nothing was
+//! missing, and the missed events are replayed.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,83 +15,83 @@ use super::dedup::{EventDedup, ResumePoint};
 use super::event::Event;
 use crate::inventory::Text;
 
-/// The daemon sends the stream's headers before it subscribes, and repeats right after that. A short list can
-/// be there before the repeats.
+/// How long to wait for replayed events after the first list. The daemon sends the stream's headers before it
+/// subscribes us, and replays right after that. A short list can arrive first.
 const REPEATS_WITHIN: Duration = Duration::from_secs(1);
-/// A list can be ahead of the events. So long ahead it is not.
+/// A list can be ahead of the events, but not by more than this.
 const TOLD_WITHIN: Duration = Duration::from_secs(2);
-/// The daemon dates its answers by the second, and they are on their way for a while. What is within is no other
-/// clock and no step of it.
+/// The daemon's answers have times in whole seconds, and take a while to arrive. A smaller difference than this is
+/// neither another clock nor a step of the clock.
 const CLOCK_SLACK: Duration = Duration::from_secs(5);
-/// How often the time doubles in which another doubt counts for nothing.
+/// How often the time for which doubts are ignored may double.
 const MOST_DOUBLINGS: u32 = 6;
 
-/// What is known of the events' continuity.
+/// The state of the detection.
 #[derive(Debug)]
 pub(super) struct Continuity {
     seen: EventDedup,
-    /// Whether the daemon is on this host. It may have another clock all the same: that of a virtual machine.
+    /// Whether the daemon is on this host. Even then its clock may differ: it may run in a virtual machine.
     is_local: bool,
     /// When events were first asked for, by the daemon's clock.
     first_asked: Option<SystemTime>,
-    /// The daemon's clock as the last stream was asked for.
+    /// The daemon's clock when the last stream was requested.
     clock: Option<(Instant, SystemTime)>,
-    /// From when on this stream was to repeat events, until one tells whether that was early enough.
+    /// The `since` of this stream, until the first new event shows whether it was early enough.
     asked: Option<SystemTime>,
-    /// Whether that was too late: a new event is dated before it.
+    /// Whether `since` was too late: a new event has an earlier time.
     asked_too_late: bool,
-    /// Whether this stream has repeated an event.
+    /// Whether this stream has replayed an event that was seen before.
     has_repeated: bool,
     /// Whether a stream was ever open.
     listened: bool,
-    /// Whether the daemon could not be reached since: it may have restarted, and forgotten its events.
+    /// Whether the daemon has been unreachable since: it may have restarted and lost its events.
     away: bool,
     link: Link,
-    /// When a link that is still open is judged.
+    /// When to judge a link that is still open.
     judge_at: Option<Instant>,
-    /// The last event before a list that showed nothing unexpected.
+    /// The resume point from before the last list that showed nothing unexpected.
     trusted: Option<ResumePoint>,
-    /// What a list showed and no event has told.
+    /// Containers that a list shows to have changed, although no event said so.
     suspects: HashSet<Text>,
-    /// When suspects that no event has told of by then put the stream in doubt.
+    /// When the stream is in doubt, if suspects are still without an event by then.
     doubt_at: Option<Instant>,
-    /// Whether the stream was given up because of a doubt, and what came of it is not yet judged.
+    /// Whether the stream was closed because of a doubt, and the new stream is not yet judged.
     doubted: bool,
-    /// Whether the new stream has told of a suspect.
+    /// Whether the new stream has sent an event of a suspect.
     told: bool,
-    /// Doubts in a row that came to nothing.
+    /// Unfounded doubts in a row.
     in_vain: u32,
-    /// Until when no doubt counts: a daemon that tells nothing of what it does is not asked at every list.
+    /// Until when doubts are ignored, so that a daemon that sends no events is not reconnected at every list.
     unmoved_until: Option<Instant>,
 }
 
-/// Whether an event has come before.
+/// Whether an event is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Novelty {
-    /// It has.
+    /// It was seen before.
     Repeat,
-    /// It has not, for it happened before the first stream.
+    /// It was not seen before, but happened before the first stream.
     BeforeStart,
     New,
 }
 
-/// Whether the stream goes on from where the last one ended.
+/// Whether the stream continues where the last one ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Link {
-    /// It does, or there was none before.
+    /// It does, or there was no stream before.
     Closed,
-    /// That is not known yet. `fresh`: something has come that was not seen before.
+    /// Not known yet. `fresh`: an event has come that was not seen before.
     Open { proof: Proof, fresh: bool },
 }
 
-/// What shows that the stream goes on.
+/// What proves that the stream continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Proof {
-    /// That an event up to this time comes again.
+    /// A replayed event with a time up to this one.
     Repeat(SystemTime),
-    /// That any event comes.
+    /// Any event.
     Any,
-    /// Nothing can: nothing was seen, and the daemon was away.
+    /// Nothing: no event was seen and the daemon was away, or `since` is not early enough.
     None,
 }
 
@@ -119,7 +119,7 @@ impl Continuity {
         }
     }
 
-    /// When [`judge`](Self::judge) or [`doubt`](Self::doubt) have something to say.
+    /// When [`judge`](Self::judge) or [`doubt`](Self::doubt) is due.
     pub(super) fn deadline(&self) -> Option<Instant> {
         [self.judge_at, self.doubt_at].into_iter().flatten().min()
     }
@@ -129,8 +129,8 @@ impl Continuity {
         self.away = true;
     }
 
-    /// A stream is about to be asked for: since when? `dated` is the time that the daemon's last answer bears,
-    /// where it bears one.
+    /// Returns the `since` of the stream that is about to be requested. `dated` is the time in the daemon's last
+    /// answer, if it has one.
     pub(super) fn asking(
         &mut self,
         now: Instant,
@@ -139,7 +139,7 @@ impl Continuity {
     ) -> Option<SystemTime> {
         let daemons = dated.or(self.is_local.then_some(wall));
         let point = if self.doubted { self.trusted } else { self.seen.resume_point() };
-        // What happened before the last event is in its date already.
+        // The last event's time already reflects a clock step before it.
         let last = point.map(|point| (point.arrived_at, point.proven_until));
         let back = went_back(self.clock, now, daemons).min(went_back(last.or(self.clock), now, daemons));
         self.clock = daemons.map(|daemons| (now, daemons));
@@ -147,8 +147,8 @@ impl Continuity {
             let is_ours = daemons.is_none_or(|daemons| difference(daemons, wall) <= CLOCK_SLACK);
             let first = daemons.filter(|_| !is_ours).unwrap_or(wall);
             self.first_asked = Some(first);
-            // An event between the headers and the subscription would be missed. By a clock that is not the
-            // daemon's, old events would be counted.
+            // `since` covers events between the headers and the subscription. With a clock other than the daemon's, it
+            // would let old events be counted.
             return self.is_local.then_some(first);
         };
         let (since, is_early_enough) = self.seen.since(first, point, back);
@@ -160,7 +160,7 @@ impl Continuity {
             None => None,
         };
         self.link = proof.map_or(Link::Closed, |proof| Link::Open { proof, fresh: false });
-        // Podman passes over whatever is dated before, also what has yet to happen.
+        // Podman skips every event with a time before `since`, future events too.
         let since = daemons.filter(|_| !back.is_zero()).map_or(since, |daemons| since.min(daemons));
         self.asked = Some(since);
         self.has_repeated = false;
@@ -172,13 +172,13 @@ impl Continuity {
         self.listened = true;
     }
 
-    /// An event has come: is it new?
+    /// Records an event, and returns whether it is new.
     pub(super) fn judge_event(&mut self, now: Instant, event: &Event) -> Novelty {
         if matches!(self.link, Link::Open { proof: Proof::Any, .. }) {
             self.close_link();
         }
-        // Where the clock went back, what is repeated may reach back to before we listened. That comes first, before
-        // anything that was seen.
+        // If the clock went back, the replay may begin before our first stream. Those events come before any that was
+        // seen.
         let is_before_start = self.link != Link::Closed
             && !self.has_repeated
             && event.time.is_some_and(|time| self.first_asked.is_some_and(|first| time < first));
@@ -205,27 +205,27 @@ impl Continuity {
             Link::Closed => {}
         }
         if new && let Some(asked) = self.asked.take() {
-            // It was not repeated, or it would not be dated before what was asked for. Others like it, that came
-            // while nobody listened, were left out.
+            // An event with a time before `since` is live, not replayed. Similar events from the time without a stream
+            // were not replayed.
             self.asked_too_late = time.checked_add(CLOCK_SLACK).is_some_and(|time| time < asked);
         }
         new
     }
 
-    /// Where a stream after the events that have come so far is to go on.
+    /// Where a new stream resumes after the events so far.
     pub(super) fn resume_point(&self) -> Option<ResumePoint> {
         self.seen.resume_point()
     }
 
-    /// A list shows what no event has told.
+    /// A list shows a change of a container without an event.
     pub(super) fn suspect(&mut self, id: &Text) {
         if !self.doubted {
             self.suspects.insert(Text::clone(id));
         }
     }
 
-    /// A whole list was taken, the first one of this stream or another; `point` is where a stream was to go on as
-    /// it began.
+    /// A whole list was taken; `first` if it is the first one of this stream. `point` is the resume point from when the
+    /// list began.
     pub(super) fn listed(&mut self, now: Instant, first: bool, point: Option<ResumePoint>) {
         if first && (self.link != Link::Closed || self.doubted) {
             self.judge_at = Some(now + REPEATS_WITHIN);
@@ -236,8 +236,8 @@ impl Continuity {
         }
     }
 
-    /// Whether it is now certain that events may have been missed. `patience` is for how long, at least, no
-    /// other doubt counts after one that came to nothing.
+    /// Whether there is now a gap: events may have been missed. `patience` is the minimum time for which doubts are
+    /// ignored after an unfounded one.
     pub(super) fn judge(&mut self, now: Instant, patience: Duration) -> bool {
         if std::mem::take(&mut self.asked_too_late) {
             self.close_link();
@@ -257,7 +257,7 @@ impl Continuity {
         gap
     }
 
-    /// Whether the stream is now in doubt: of how many containers has it not told?
+    /// If the stream is now in doubt, returns the number of containers without an event.
     pub(super) fn doubt(&mut self, now: Instant) -> Option<usize> {
         if self.doubt_at.is_none_or(|at| now < at) {
             return None;
@@ -275,8 +275,8 @@ impl Continuity {
         Some(self.suspects.len())
     }
 
-    /// The stream was given up. Says whether it is certain that events may have been missed: what has come in
-    /// it would hide that from the next one.
+    /// The stream was closed. Returns whether there is a gap: replayed to the next stream, the events of this one would
+    /// hide it.
     pub(super) fn lost(&mut self) -> bool {
         self.judge_at = None;
         self.doubt_at = None;

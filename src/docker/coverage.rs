@@ -1,24 +1,24 @@
-//! What of the listed containers is known, and whether that is enough.
+//! Which of the listed containers could be inspected, and whether these are enough.
 //!
-//! One container that cannot be inspected costs only itself. Where more cannot be inspected than can, a proxy
-//! refuses the call or the engine is broken, and to say that all is well would be a guess.
+//! One container that cannot be inspected affects no other. If more fail than succeed, a proxy rejects the call or the
+//! engine is broken, and the exporter must not report that all is well.
 
 use std::collections::{HashMap, HashSet};
 
 use super::values::is_whole_id;
 use crate::inventory::{Container, Health, Text};
 
-/// A single failure of a container that is known is no news: the next try is half a second away.
+/// How many failed inspects in a row a known container may have: the next attempt follows in half a second.
 const TOLERATED_FAILURES: u32 = 1;
 
-/// Digits that people are shown of an id.
+/// The length of a short id, as people see it.
 const SHORT_ID: usize = 12;
 
-/// What is remembered of a container that is known.
+/// What is remembered of an inspected container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Known {
     name: Text,
-    /// When the last run began and when it ended: what only events change.
+    /// When the last run began and ended. Each change of these has an event.
     run: (i64, i64),
     /// Whether it has a health check, and how many probes in a row have failed.
     has_check: bool,
@@ -50,7 +50,7 @@ impl Known {
 #[derive(Debug, Default)]
 pub(super) struct Coverage {
     known: HashMap<Text, Known>,
-    /// None of these is known.
+    /// Listed containers that could not be inspected. None of them is in `known`.
     unreadable: HashSet<Text>,
     /// Why the last inspect failed.
     last_failure: String,
@@ -61,17 +61,17 @@ impl Coverage {
         self.known.get(id)
     }
 
-    /// The id of the container that the daemon means by `said`: its id in capitals, its name, or the beginning of its id.
-    /// What is no container's is an id that is not known yet.
+    /// The full id of the container that `said` refers to: by id in any case, by name, or by the beginning of an id. If
+    /// it matches no known container, `said` is a new id.
     pub(super) fn identify(&self, said: &Text) -> Text {
         if self.known.contains_key(said) {
             return Text::clone(said);
         }
-        // As nearly every id is. It is the beginning of no other, and looked up often.
+        // The usual case, and frequent: a full id is not the beginning of another.
         if is_whole_id(said) {
             return said.to_ascii_lowercase().into();
         }
-        // A name goes before the beginning of an id, as in Docker.
+        // A name takes precedence over the beginning of an id, as in Docker.
         if let Some((id, _)) = self.known.iter().find(|(_, known)| known.name == *said) {
             return Text::clone(id);
         }
@@ -84,7 +84,7 @@ impl Coverage {
         }
     }
 
-    /// Whether this is listed and could not be inspected.
+    /// Whether this container is listed but could not be inspected.
     pub(super) fn is_unreadable(&self, id: &Text) -> bool {
         self.unreadable.contains(id)
     }
@@ -125,12 +125,12 @@ impl Coverage {
         missing
     }
 
-    /// Whether enough is known: at least as many containers as are not.
+    /// Whether at least as many containers are known as are unreadable.
     pub(super) fn is_enough(&self) -> bool {
         self.unreadable.len() <= self.known.len()
     }
 
-    /// What is missing, in words.
+    /// Describes what is missing.
     pub(super) fn shortfall(&self) -> String {
         let (missing, all) = (self.unreadable.len(), self.unreadable.len() + self.known.len());
         let last = if self.last_failure.is_empty() { "no answer yet" } else { &self.last_failure };
@@ -142,7 +142,7 @@ impl Coverage {
 mod tests {
     use super::*;
 
-    /// Of so many containers, so many fail to be inspected so often in a row.
+    /// `all` containers, of which `failing` have failed `failures` inspects in a row.
     fn coverage(all: usize, failing: usize, failures: u32) -> Coverage {
         let mut coverage = Coverage::default();
         for n in 0..all {

@@ -1,22 +1,22 @@
-//! Which events have been seen, so that none is counted twice: neither across reconnects nor within a stream.
+//! Remembers seen events, so that none is counted twice, across reconnects or within a stream.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Docker keeps its last 256 events and no more can come a second time. Podman repeats half of its log within the
-/// stream when it rotates the file: of a million bytes some 2,200 events, and of small ones twice as many. The rest
-/// is room for logs that are larger.
+/// How many events are remembered. Docker replays at most its last 256 events. When Podman rotates its log file, it
+/// repeats half of the log within the stream: some 2,200 events of a million bytes, twice as many if they are small.
+/// The rest is room for larger logs.
 const REMEMBERED: usize = 16_384;
 
-/// The daemon takes an event's time before it takes its place in the stream, so times can go back a little.
-/// What is asked for too early is recognised.
+/// The daemon sets an event's time before it queues the event, so times in the stream can go back a little. Events that
+/// are replayed because of this overlap are recognised as duplicates.
 const OVERLAP: Duration = Duration::from_secs(1);
 
-/// Of so many events that arrived last, the earliest by the daemon's clock is where a new stream begins: one that
-/// is dated in the future by mistake does not hide the others.
+/// A new stream resumes at the earliest time among this many last events, so that one event with a wrong time in the
+/// future does not hide the others.
 const RESUMED_FROM: usize = 8;
 
-/// Between two events the daemon's clock advances as ours does, but for what they spend on their way.
+/// Between two events the daemon's clock advances as ours does, apart from different delivery times.
 const ON_THE_WAY: Duration = Duration::from_secs(5);
 
 /// The events that were seen last.
@@ -25,22 +25,22 @@ pub(super) struct EventDedup {
     /// In the order of their arrival.
     order: VecDeque<(u64, SystemTime)>,
     keys: HashSet<u64>,
-    /// When the last few arrived, and what they are dated.
+    /// Arrival and event time of the last few events.
     arrivals: VecDeque<(Instant, SystemTime)>,
-    /// The earliest time of all.
+    /// The earliest event time of all.
     earliest: Option<SystemTime>,
-    /// The latest time of those that are no longer remembered.
+    /// The latest event time among those no longer remembered.
     forgotten: Option<SystemTime>,
 }
 
-/// Where a new stream is to go on.
+/// Where a new stream resumes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ResumePoint {
-    /// From when on events are to be repeated.
+    /// The time from which events are to be replayed.
     from: SystemTime,
-    /// A repeat that is dated later than this may be one from the future, and does not show that none is missing.
+    /// A replayed event with a later time may be dated in the future, and does not prove that no event is missing.
     pub(super) proven_until: SystemTime,
-    /// When the event that is dated so arrived.
+    /// When the event with the time `proven_until` arrived.
     pub(super) arrived_at: Instant,
 }
 
@@ -65,8 +65,8 @@ impl EventDedup {
         true
     }
 
-    /// Where a stream after the events that have arrived so far is to go on. Not at the latest time: a clock that
-    /// went back, or an event from the future, would hide what comes after it.
+    /// Where a new stream resumes after the events so far. This is not the latest time: after a clock step back, or an
+    /// event dated in the future, that would hide later events.
     pub(super) fn resume_point(&self) -> Option<ResumePoint> {
         let (earliest_at, from) = self.arrivals.iter().min_by_key(|(_, time)| *time).copied()?;
         let is_in_step = |(at, time): &(Instant, SystemTime)| {
@@ -78,17 +78,17 @@ impl EventDedup {
         Some(ResumePoint { from, proven_until, arrived_at })
     }
 
-    /// The moment from which the daemon is to repeat its events, if those up to `point` are known, its clock has
-    /// gone back by `back` since, and `opened` is when they were first listened to. Not from before that: what
-    /// happened then was never ours to count. Nor from where an event could come again that is no longer
-    /// recognised. Tells too whether that is as early as it has to be.
+    /// The time from which the daemon has to replay events, if those up to `point` are known and its clock has gone
+    /// back by `back` since. It is not before `opened`, when events were first requested: earlier events are not ours
+    /// to count. Nor does it allow a replay of events that are no longer remembered. The flag tells whether the time is
+    /// early enough.
     pub(super) fn since(
         &self,
         opened: SystemTime,
         point: Option<ResumePoint>,
         back: Duration,
     ) -> (SystemTime, bool) {
-        // The daemon's clock may not be ours; then its first event tells.
+        // The daemon's clock may differ from ours; then its first event shows the time.
         let first = self.earliest.map_or(opened, |earliest| earliest.min(opened));
         let Some(point) = point else { return (self.recognised(first), back.is_zero()) };
         let wanted = point.from.checked_sub(OVERLAP + back).unwrap_or(point.from);
@@ -99,7 +99,7 @@ impl EventDedup {
     fn recognised(&self, since: SystemTime) -> SystemTime {
         let Some(forgotten) = self.forgotten else { return since };
         let next = forgotten.checked_add(Duration::from_nanos(1)).unwrap_or(forgotten);
-        // Where the clock has gone back, there is no such moment.
+        // After a clock step back there is no such time.
         let there_is = self.resume_point().is_some_and(|point| next <= point.proven_until);
         if there_is { since.max(next) } else { since }
     }
@@ -113,7 +113,7 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds)
     }
 
-    /// Events that arrive as they are dated, in seconds.
+    /// Events that arrive at their event times, in seconds.
     fn seen(times: &[f64]) -> EventDedup {
         let (mut seen, began) = (EventDedup::default(), Instant::now());
         for (key, time) in times.iter().enumerate() {
@@ -179,10 +179,10 @@ mod tests {
         seen.insert(now, 1, before);
         seen.insert(now + Duration::from_secs(1), 2, at(3_601.0));
         assert_eq!(since(&seen, 10.0), at(3_600.0));
-        // It went back after the last event: by how much, others tell.
+        // The clock went back after the last event; the caller says by how much.
         let point = seen.resume_point();
         assert_eq!(seen.since(at(10.0), point, Duration::from_secs(600)), (at(3_000.0), true));
-        // To before there was anything to listen to: what is missing then cannot be asked for.
+        // Back to before the first stream: what is missing from then cannot be requested.
         assert_eq!(seen.since(at(3_500.0), point, Duration::from_secs(600)), (at(3_500.0), false));
     }
 

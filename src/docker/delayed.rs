@@ -1,15 +1,15 @@
-//! Inspects that are made a moment after the event that asks for them.
+//! Inspects that are made a moment after the event that triggers them.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::inventory::Text;
 
-/// Podman writes the outcome of a health probe down a few milliseconds after it has told of the probe's end. The
-/// rest is for a busy machine.
+/// Podman stores the result of a health probe a few milliseconds after it sends the event of the probe's end. The rest
+/// is margin for a busy machine.
 pub(super) const DELAY: Duration = Duration::from_millis(200);
 
-/// Containers that are to be inspected, and when: each once a moment, however many events ask for it.
+/// The containers to inspect, and when. Each is inspected once per delay, however many events ask for it.
 #[derive(Debug, Default)]
 pub(super) struct DelayedInspects {
     /// When an event last asked for each of them.
@@ -31,7 +31,7 @@ impl DelayedInspects {
         self.order.front().map(|(at, _)| *at)
     }
 
-    /// The next that is due. If another event has asked for it meanwhile, it is due once more.
+    /// The next container that is due. If another event has asked for it meanwhile, it is queued again.
     pub(super) fn due(&mut self, now: Instant) -> Option<Text> {
         while self.deadline()? <= now {
             let (_, id) = self.order.pop_front()?;
@@ -50,7 +50,7 @@ impl DelayedInspects {
         self.last.remove(id);
     }
 
-    /// Nothing is to be inspected any more.
+    /// Drops all pending inspects.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -1,4 +1,4 @@
-//! Carries the watcher's actions out, and brings back what comes of them.
+//! Carries out the watcher's actions, and hands it the results.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,22 +23,22 @@ use crate::config::Config;
 use crate::inventory::{ContainerEnd, Counted, Writer};
 use crate::stats::Stats;
 
-/// Batches of events between the stream and the watcher. When it is full, the stream waits; a daemon that then
-/// skips events is found out by the next list.
+/// The capacity of the queue between the event stream and the watcher, in batches. When it is full, the stream waits.
+/// If the daemon then drops events, the next list shows it.
 const STREAM_QUEUE: usize = 256;
-/// Events that change nothing that is shown wait so long for others. Health probes bring three each and hundreds a
-/// second: one by one, most of their cost would be the waking of those who take them.
+/// How long events that change no shown state wait to be sent in a batch. Health probes cause three events each,
+/// hundreds a second; sent one by one, most of their cost would be waking the receiver.
 const GATHER: Duration = Duration::from_millis(20);
-/// But no more of them than this.
+/// The maximum size of such a batch.
 const MOST_GATHERED: usize = 1024;
-/// Oddities that are remembered, so that each is logged once.
+/// How many oddities are remembered, so that each is logged once.
 const LOGGED_ODDITIES: usize = 1000;
 
-/// How often it is said that the daemon still cannot be followed, for the same reason and for another.
+/// How often to log that the daemon still cannot be followed: for the same reason, and for another.
 const REMINDER: Duration = Duration::from_secs(300);
 const OTHER_REASON: Duration = Duration::from_secs(10);
 
-/// Follows a daemon and keeps the inventory true to it.
+/// Follows a daemon and keeps the inventory up to date.
 pub struct Driver {
     config: Config,
     selection: Arc<Selection>,
@@ -46,7 +46,7 @@ pub struct Driver {
     client: Client,
     writer: Writer,
     stats: Arc<Stats>,
-    /// What is under way on the present connection; dropping it ends all of it.
+    /// The tasks of the current connection; dropping the set aborts them.
     tasks: JoinSet<Done>,
     stream: mpsc::Receiver<Input>,
     odd: OddityLog,
@@ -55,7 +55,7 @@ pub struct Driver {
 }
 
 impl Driver {
-    /// Looks at the daemon's address and certificates; the daemon itself need not be there.
+    /// Checks the daemon's address and certificates; the daemon need not be reachable.
     pub fn new(config: &Config, writer: Writer, stats: Arc<Stats>) -> Result<Self, EndpointError> {
         let settings = Settings {
             docker: config.docker.clone(),
@@ -105,8 +105,8 @@ impl Driver {
                         Input::Connected(Ok(self.client.dated()))
                     }
                     Ok(Done::Connected(Err(why))) => Input::Connected(Err(why)),
-                    // A defect of ours; a new connection recovers from it. Nothing else ends a task early:
-                    // those of an old connection went with their set.
+                    // A task panicked: a bug here. A new connection recovers from it. Tasks of an old connection never
+                    // end here: they were dropped with their set.
                     Err(error) => Input::Broken(error.to_string()),
                 },
                 () = tokio::time::sleep_until(watcher.deadline().into()) => Input::Tick,
@@ -157,9 +157,9 @@ impl Driver {
         self.tasks.spawn(async move { Done::Connected(client.connect(&config).await.map(Box::new)) });
     }
 
-    /// The stream has a task of its own that reads as fast as the daemon sends: a subscriber that does not read
-    /// for a tenth of a second is skipped without a word. Its opening, its events and its end come through one
-    /// queue, and so in their order.
+    /// The stream has its own task, which reads as fast as the daemon sends: the daemon silently drops events for a
+    /// subscriber that does not read for 100 ms. The opening, the events and the end go through one queue, so they stay
+    /// in order.
     fn open_stream(&mut self, since: Option<SystemTime>) {
         let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
         self.stream = receiver;
@@ -169,7 +169,7 @@ impl Driver {
             let mut is_open = false;
             let open = async || {
                 is_open = true;
-                // Where nobody receives any more, the connection has been given up.
+                // If the receiver is gone, the connection was closed.
                 let _ = sender.send(Input::StreamOpened(Ok(()))).await;
             };
             let body = client.events(&types, since, open).await;
@@ -190,7 +190,7 @@ impl Driver {
             }
             Change::Upsert(container) => self.writer.upsert(container, Instant::now().into_std()),
             Change::Remove(id) => self.writer.remove(&id),
-            // A health check's are many, and tell nobody anything: the last events would be of nothing else.
+            // Exec events of health checks are frequent and of no interest; they would fill the list of recent events.
             Change::Count(labels, _) if labels.event.starts_with("exec_") => {
                 let counted = self.writer.count(labels, Instant::now().into_std());
                 self.counted(counted);
@@ -217,7 +217,7 @@ impl Driver {
         self.stats.containers.set(self.writer.len() as u64);
     }
 
-    /// The line of a `die`. It waits for the inspect, which may tell why the run ended.
+    /// Logs a `die`. The line waits for the inspect, which may show why the run ended.
     fn log_end(&self, ContainerEnd { id, identity, end }: &ContainerEnd) {
         if !self.config.events.log {
             return;
@@ -296,14 +296,15 @@ impl Driver {
                 }
             }
             Note::Applied(time) => {
-                // The daemon's clock may be another than ours, and ahead of it.
+                // The daemon's clock may differ from ours, and be ahead.
                 stats.event_applied(SystemTime::now().duration_since(time).unwrap_or_default());
             }
         }
     }
 }
 
-/// Why the daemon cannot be followed, as it was last said. Tries are many, and each may fail in other words.
+/// The last logged reason why the daemon cannot be followed. Attempts are frequent, and each may fail with another
+/// message.
 #[derive(Default)]
 struct Trouble {
     said: Option<(String, Instant)>,
@@ -322,7 +323,7 @@ impl Trouble {
     }
 }
 
-/// Some lines a minute, for what may happen to a thousand containers at once.
+/// Limits a log message to some lines a minute: it may concern a thousand containers at once.
 #[derive(Default)]
 struct FewLines {
     began: Option<Instant>,
@@ -342,13 +343,13 @@ impl FewLines {
     }
 }
 
-/// What a task comes back with.
+/// The result of a task.
 enum Done {
     Connected(Result<Box<Client>, String>),
     Input(Input),
 }
 
-/// Reads until the stream ends, and says why it did.
+/// Reads until the stream ends, and returns why it ended.
 async fn read_events(
     mut body: Incoming,
     selection: &Selection,
@@ -406,17 +407,17 @@ async fn read_events(
             due.get_or_insert_with(|| Instant::now() + GATHER);
         }
     };
-    // What came before the end is told before it; where nobody listens, neither is.
+    // Send the last events before the end. If the receiver is gone, neither arrives.
     hand_over(&mut gathered, sender).await;
     end
 }
 
-/// Hands over what has been gathered. Tells whether somebody takes it.
+/// Sends the gathered events. Returns whether the receiver still exists.
 async fn hand_over(gathered: &mut Vec<Event>, sender: &mpsc::Sender<Input>) -> bool {
     gathered.is_empty() || sender.send(Input::Events(std::mem::take(gathered))).await.is_ok()
 }
 
-/// Counts what could not be read, and logs each thing once.
+/// Counts the oddities, and logs each once.
 #[derive(Clone)]
 struct OddityLog {
     stats: Arc<Stats>,
@@ -439,7 +440,7 @@ impl OddityLog {
     }
 }
 
-/// Short enough that a daemon which has stopped is noticed before what is known of it is stale.
+/// Short enough to notice a stopped daemon before its state is stale.
 fn ping_timeout(config: &crate::config::Docker) -> Duration {
     config.timeout.min(config.stale_after / 2).max(Duration::from_millis(100))
 }

@@ -27,17 +27,17 @@ pub(super) struct Event {
     pub(super) actor: Text,
     /// When it happened by the daemon's clock, where the daemon says so.
     pub(super) time: Option<SystemTime>,
-    /// What it is counted under, beside action and kind.
+    /// The labels that it is counted under, besides action and kind.
     pub(super) identity: Arc<EventIdentity>,
-    /// What it tells of its container's run.
+    /// What it means for its container's run.
     pub(super) run: Option<RunEvent>,
-    /// Podman has rotated its log. From 5.4 on its stream goes on then, and leaves out what came meanwhile.
+    /// Podman has rotated its log. From 5.4 on, its stream then stays open, but misses the events of the meantime.
     pub(super) is_log_rotation: bool,
-    /// What it changes cannot be seen yet, and no other event will tell when it can.
+    /// Its change is not visible yet, and no other event follows when it is.
     pub(super) early: bool,
-    /// Of an event that is not about a container: the one that it names.
+    /// The container that an event of another type names.
     pub(super) concerns: Option<Text>,
-    /// It tells of the end of a program within a container that failed: of a health probe perhaps.
+    /// A program in a container has ended with an error, maybe a health probe.
     pub(super) failed: bool,
 }
 
@@ -54,7 +54,7 @@ struct RawEvent<'a> {
     time: Option<&'a RawValue>,
     #[serde(borrow, rename = "timeNano")]
     time_nano: Option<&'a RawValue>,
-    /// Podman's: the health that it tells of.
+    /// Podman only: the new health.
     #[serde(borrow, rename = "HealthStatus")]
     health: Option<&'a RawValue>,
 }
@@ -68,15 +68,15 @@ struct RawActor<'a> {
     attributes: Option<&'a RawValue>,
 }
 
-/// Attributes that are not container labels, though they stand among them.
+/// Attributes that are not container labels, although they are in the same map.
 const NAME: &str = "name";
 const IMAGE: &str = "image";
-/// Of a network's event: the container that is connected.
+/// In a network event: the container that is connected.
 const CONTAINER: &str = "container";
 const EXIT_CODE: &str = "exitCode";
 
 impl Event {
-    /// Reads one event of the stream. Without a kind and an action it says nothing.
+    /// Parses one event of the stream. An event without a kind or an action is an oddity.
     pub(super) fn read(json: &[u8], selection: &Selection, odd: &mut Oddities) -> Option<Self> {
         read_mended(json, odd, |json, odd| {
             let Ok(raw) = only_object::<RawEvent<'_>>(json) else { return Err(()) };
@@ -125,15 +125,15 @@ impl Event {
         &*self.kind == "container"
     }
 
-    /// What tells this event from every other that the daemon sends. `None` where the daemon does not say when it
-    /// happened: then two that look alike are two.
+    /// A key that is unique among the daemon's events. `None` for an event without a time: equal ones are then
+    /// different events.
     pub(super) fn key(&self) -> Option<u64> {
         let mut hasher = DefaultHasher::new();
         (self.time?, &self.kind, &self.action, &self.actor).hash(&mut hasher);
         Some(hasher.finish())
     }
 
-    /// What it is counted under, or `None` where it is not counted.
+    /// The label set that it is counted under; `None` if it is not counted.
     pub(super) fn labels(&self, config: &Events) -> Option<EventLabels> {
         if self.identity.sandbox
             || !config.types.iter().any(|t| t == "*" || **t == *self.kind)
@@ -149,7 +149,7 @@ impl Event {
         })
     }
 
-    /// What it tells of its container's run. `now` stands for its time where the daemon does not say it.
+    /// What it means for its container's run. `now` replaces a missing time.
     pub(super) fn run_event(
         &self,
         id: &Text,
@@ -170,13 +170,13 @@ impl Event {
         without_command_line(&self.action, keep)
     }
 
-    /// The container that it tells something of.
+    /// The container that it concerns.
     pub(super) fn container(&self) -> Option<&Text> {
         let actor = Some(&self.actor).filter(|id| self.is_container() && is_id_or_name(id));
         actor.or(self.concerns.as_ref())
     }
 
-    /// What happens to what is known of [`container`](Self::container).
+    /// How it affects the known state of [`container`](Self::container).
     pub(super) fn effect(&self) -> Effect {
         if self.concerns.is_some() {
             // A start that fails has no event of its own, but the container's networks are connected and
@@ -187,13 +187,13 @@ impl Event {
             return Effect::Nothing;
         }
         match self.base_action() {
-            // Of a health probe Podman before 4.7 tells as it begins, and with this as it ends, a few milliseconds
-            // before its outcome is written down.
+            // Podman before 4.7 sends an event when a health probe begins, and this one when it ends, a few
+            // milliseconds before the result is stored.
             "exec_die" if self.early => Effect::ChangedSoon,
             "exec_die" => Effect::ProgramEnded { failed: self.failed },
             "destroy" => Effect::Gone,
-            // Health checks flood a host with the exec ones, three a probe. None of these changes anything that
-            // is shown. An action that is not known may.
+            // None of these changes shown state; health probes cause three exec events each. An unknown action may
+            // change it.
             "exec_create" | "exec_start" | "exec_detach" | "top" | "attach" | "detach" | "resize"
             | "commit" | "copy" | "export" | "archive-path" | "extract-to-dir" | "prune" => Effect::Nothing,
             _ => Effect::Changed,
@@ -201,23 +201,23 @@ impl Event {
     }
 }
 
-/// What an event means for what is known of a container.
+/// How an event affects the known state of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// Nothing that is shown.
+    /// No shown state changes.
     Nothing,
-    /// It may not be as it was.
+    /// The state may have changed.
     Changed,
-    /// In a moment it may not be as it was.
+    /// The state may change in a moment.
     ChangedSoon,
-    /// A program that was started within it has ended. If that was a health probe, and it failed, or is the first
-    /// good one after some that did, the count of failures changes in a moment, and no other event tells of it.
+    /// A program that was executed in the container has ended. If it was a health probe that failed, or the first good
+    /// one after failures, the failing streak changes in a moment, without another event.
     ProgramEnded { failed: bool },
-    /// It is no more.
+    /// The container is gone.
     Gone,
 }
 
-/// The action under Docker's name, with the health that Podman tells beside it.
+/// Docker's name of the action, with the health that Podman sends in a separate field.
 fn docker_action(kind: &str, action: &str, health: Option<&str>) -> String {
     match health.filter(|health| !health.is_empty()) {
         Some(health) if kind == "container" && action == "health_status" => {
@@ -227,7 +227,7 @@ fn docker_action(kind: &str, action: &str, health: Option<&str>) -> String {
     }
 }
 
-/// What an event tells of its container's run.
+/// What an event means for its container's run.
 fn run_event(action: &str, attributes: &BTreeMap<String, String>) -> Option<RunEvent> {
     let get = |key: &str| attributes.get(key).map(String::as_str);
     Some(match action {
@@ -237,15 +237,15 @@ fn run_event(action: &str, attributes: &BTreeMap<String, String>) -> Option<RunE
         "die" => RunEvent::Die {
             // Podman has both; the first is its own.
             exit_code: get("exitCode").or(get("containerExitCode")).and_then(|code| code.trim().parse().ok()),
-            // Podman's, from 6 on.
+            // Podman only, from 6 on.
             oom_killed: get("oomKilled") == Some("true"),
         },
         _ => return None,
     })
 }
 
-/// Names are labels where there is a bounded number of them: containers, images, networks, services … but not
-/// volumes, whose names are often made up for one use.
+/// A name becomes a label where the number of names is bounded: containers, images, networks, services … but not
+/// volumes, whose names are often generated for one use.
 fn identity(
     kind: &str,
     actor: &str,
@@ -265,8 +265,7 @@ fn identity(
     EventIdentity { name, ..EventIdentity::default() }
 }
 
-/// What follows `exec_create:` and `exec_start:` is a command line: there is no end to them, and they can hold
-/// secrets.
+/// A command line follows `exec_create:` and `exec_start:`. Their number is unbounded, and they can hold secrets.
 fn without_command_line(action: &Text, keep: ExecCommand) -> Text {
     let Some((base @ ("exec_create" | "exec_start"), command)) = action.split_once(':') else {
         return Text::clone(action);

@@ -1,4 +1,4 @@
-//! The fields of an answer, each read by itself: what cannot be read is noted, and costs nothing else.
+//! Parses the fields of an answer one by one. A field that cannot be parsed is recorded, and affects no other.
 
 use std::collections::BTreeMap;
 
@@ -21,14 +21,14 @@ pub(super) struct Oddity {
 impl Oddity {
     pub(super) fn new(what: impl Into<String>, value: &str) -> Self {
         const LONGEST: usize = 120;
-        // What follows these can hold passwords.
+        // The text after these keys can hold passwords.
         let secret = ["exec_create", "exec_start", "\"Command\"", "\"Env\"", "\"Cmd\""];
         let end = secret.iter().filter_map(|key| value.find(key)).min().unwrap_or(value.len());
         Self { what: cut(&what.into(), LONGEST), value: cut(&value[..end], LONGEST) }
     }
 }
 
-/// What could not be read of an answer. An answer can be odd in more places than are worth remembering.
+/// The parts of an answer that could not be read. All are counted, only some are kept.
 #[derive(Debug, Default)]
 pub(super) struct Oddities {
     kept: Vec<Oddity>,
@@ -45,7 +45,7 @@ impl Oddities {
         }
     }
 
-    /// All of them, also those that are not kept.
+    /// The number of all oddities, kept or not.
     pub(super) fn count(&self) -> usize {
         self.count
     }
@@ -70,7 +70,7 @@ impl IntoIterator for Oddities {
     }
 }
 
-/// As much of a daemon's text as is worth a place in a log line.
+/// Cuts a text of the daemon to `longest` characters for a log line.
 pub(super) fn cut(text: &str, longest: usize) -> String {
     let mut short: String = text.chars().take(longest + 1).collect();
     if short.chars().count() > longest {
@@ -80,8 +80,8 @@ pub(super) fn cut(text: &str, longest: usize) -> String {
     short
 }
 
-/// Reads an answer. Where something in it cannot be read, its wrong bytes are mended and it is read again, so that
-/// one of them costs no more than the text that it is in.
+/// Parses an answer. If a part cannot be parsed, repairs invalid bytes and parses the answer again, so that an invalid
+/// byte costs only the string that it is in.
 pub(super) fn read_mended<T, E>(
     json: &[u8],
     odd: &mut Oddities,
@@ -103,7 +103,7 @@ pub(super) fn read_mended<T, E>(
     as_it_is
 }
 
-/// A field that is there, not null, and of its type.
+/// A field that is present, not null, and of type `T`.
 pub(super) fn field<T: DeserializeOwned>(
     raw: Option<&RawValue>,
     what: &str,
@@ -117,12 +117,12 @@ pub(super) fn field<T: DeserializeOwned>(
     value.ok()
 }
 
-/// A field that is there, and not null.
+/// A field that is present and not null.
 pub(super) fn present(raw: Option<&RawValue>) -> Option<&RawValue> {
     raw.filter(|raw| raw.get() != "null")
 }
 
-/// A text, empty where there is none.
+/// A string field; empty if it is missing.
 pub(super) fn text(raw: Option<&RawValue>, what: &str, odd: &mut Oddities) -> String {
     field::<String>(raw, what, odd).unwrap_or_default()
 }
@@ -140,8 +140,8 @@ pub(super) fn object<'a, T: Deserialize<'a> + Default>(
     })
 }
 
-/// serde takes a list for a struct too: its fields in their order. And it refuses a struct with a field twice, of
-/// which the last one counts here, as in Go and in browsers.
+/// serde also accepts an array for a struct, and rejects duplicate fields. Here an array is an error, and the last
+/// duplicate counts, as in Go and in browsers.
 pub(super) fn only_object<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, serde_json::Error> {
     if json.trim_ascii_start().first().is_some_and(|&first| first != b'{') {
         return Err(serde_json::Error::custom("expected an object"));

@@ -1,30 +1,30 @@
-//! Where an object ends and the next one begins, in a list or in the event stream, as their bytes come.
+//! Splits a list or the event stream into JSON objects, as the bytes arrive.
 //!
-//! An object ends with its last brace, whatever follows it: engines and proxies differ in what they put between
-//! events. Only braces, brackets and quotes are looked at; whether an object can be read is found out by who reads
-//! it. `serde_json`'s own stream reads an object that is not whole from its beginning at every chunk, and ends at
-//! the first byte that is wrong. Here an object that is broken is given up where another one certainly begins.
+//! An object ends at its closing brace, whatever follows: engines and proxies put different separators between events.
+//! Only braces, brackets and quotes are examined; the caller parses the object. `serde_json`'s own stream would parse
+//! an incomplete object again at every chunk, and stop at the first invalid byte. Here a broken object is dropped where
+//! another one certainly begins.
 
 use bytes::{Bytes, BytesMut};
 
-/// How objects stand beside each other.
+/// How objects are separated.
 #[derive(Debug)]
 pub(super) struct Framing {
-    /// These end whatever stands between two objects and is none.
+    /// These bytes end text between two objects that is not an object.
     separators: &'static [u8],
     /// After one of these an object can begin …
     before: &'static [u8],
-    /// … and does, also within one that has not ended, where its first key is one of these. No string of JSON holds
-    /// this, as quotes are escaped there.
+    /// … and certainly begins if its first key is one of these, even within an unfinished object. No JSON string
+    /// contains this sequence, as quotes are escaped there.
     first_keys: &'static [&'static str],
     /// The longest object, in bytes.
     longest: usize,
 }
 
-/// RFC 7464 has it before each text.
+/// RFC 7464 puts it before each JSON text.
 const RECORD_SEPARATOR: u8 = 0x1e;
 
-/// Events: each ends a line where engines write them, and may follow another at once where a proxy has.
+/// Events. Engines write one per line; a proxy may join them without a separator.
 pub(super) const EVENTS: Framing = Framing {
     separators: &[b'\n', RECORD_SEPARATOR],
     before: &[b'\n', RECORD_SEPARATOR],
@@ -51,18 +51,18 @@ pub(super) const LIST: Framing = Framing {
     longest: super::bounds::LIST_ENTRY,
 };
 
-/// What was found.
+/// A part of the input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Frame {
     /// An object, from its first brace to its last.
     Object(Bytes),
-    /// The beginning of what is none, or has no end.
+    /// The beginning of text that is not an object, or of an unfinished object.
     Broken(Bytes),
     /// An object that is longer than it may be.
     TooLong,
 }
 
-/// Of what is no object, so much is kept to be told.
+/// How many bytes of text that is not an object are kept for the log.
 const KEPT: usize = 512;
 /// The longest beginning of an object that is looked for, with some blanks and the byte before it.
 const BEGINNING: usize = 24;
@@ -71,14 +71,14 @@ const BEGINNING: usize = 24;
 #[derive(Debug)]
 pub(super) struct Framer {
     framing: &'static Framing,
-    /// What earlier chunks had of the present object; of one that is too long, its last bytes.
+    /// The part of the current object from earlier chunks; only the last bytes if it is too long.
     object: BytesMut,
     too_long: bool,
     /// Braces and brackets that are open. Zero between objects.
     depth: usize,
     in_string: bool,
     escaped: bool,
-    /// The beginning of what stands between two objects and is no separator.
+    /// The beginning of the text between two objects that is no separator.
     between: BytesMut,
     /// The first and the last of the separators and braces outside of objects.
     ends: Option<(u8, u8)>,
@@ -98,9 +98,9 @@ impl Framer {
         }
     }
 
-    /// Takes a chunk, and adds what ends in it to `frames`.
+    /// Takes a chunk, and appends the frames that end in it.
     pub(super) fn push(&mut self, chunk: &Bytes, frames: &mut Vec<Frame>) {
-        // Where the present object begins in this chunk.
+        // Where the current object begins in this chunk.
         let mut begin = 0;
         let mut at = 0;
         while let Some(&byte) = chunk.get(at) {
@@ -117,7 +117,7 @@ impl Framer {
             } else if self.escaped {
                 self.escaped = false;
             } else if self.in_string {
-                // Most of an answer is text.
+                // Most of an answer is strings: skip to the next quote or backslash.
                 at -= 1;
                 let Some(skipped) = memchr::memchr2(b'"', b'\\', &chunk[at..]) else { break };
                 at += skipped + 1;
@@ -154,13 +154,13 @@ impl Framer {
         self.ends.filter(|_| self.depth == 0)
     }
 
-    /// What stands at the end and is no object.
+    /// Adds the text after the last object.
     pub(super) fn finish(&mut self, frames: &mut Vec<Frame>) {
         self.end_between(frames);
     }
 
-    /// At a quote, which ends at `end`: if it ends the first key of another object, the present one is broken.
-    /// Returns where the present object begins in this chunk.
+    /// Called for a quote that ends at `end`. If it ends the first key of another object, the current object is broken.
+    /// Returns where the current object begins in this chunk.
     fn resynchronise(&mut self, chunk: &[u8], begin: usize, end: usize, frames: &mut Vec<Frame>) -> usize {
         let here = &chunk[begin..end];
         let length = if here.len() >= BEGINNING || self.object.is_empty() {
@@ -173,7 +173,7 @@ impl Framer {
         self.object.extend_from_slice(here);
         let broken = self.object.split_to(self.object.len() - length);
         if !std::mem::take(&mut self.too_long) {
-            // Where events are lines, each of them is one that is broken.
+            // If events are lines, each line is a broken event of its own.
             let lines = broken.as_ref().split(|byte: &u8| matches!(*byte, b'\n' | RECORD_SEPARATOR));
             frames.extend(lines.map(<[u8]>::trim_ascii).filter(|line| !line.is_empty()).map(Frame::broken));
         }
@@ -195,7 +195,7 @@ impl Framer {
         frames.push(if object.len() > self.framing.longest { Frame::TooLong } else { Frame::Object(object) });
     }
 
-    /// Keeps what a chunk has of an object that goes on.
+    /// Keeps the part of an unfinished object that a chunk contains.
     fn keep(&mut self, part: &[u8], frames: &mut Vec<Frame>) {
         self.object.extend_from_slice(part);
         if self.object.len() > self.framing.longest && !std::mem::replace(&mut self.too_long, true) {
@@ -228,7 +228,7 @@ impl Framer {
 }
 
 impl Framing {
-    /// How long the beginning of an object is that `text` ends with, its first key included.
+    /// If `text` ends with the beginning of an object and its first key, returns the length of that.
     fn beginning_at_end_of(&self, text: &[u8]) -> Option<usize> {
         let text = text.strip_suffix(b"\"")?;
         self.first_keys.iter().find_map(|key| {

@@ -1,5 +1,5 @@
-//! The list of containers, read as it comes: each entry by itself, so that none hides another and no more than one
-//! of them is kept.
+//! Parses the list of containers as it arrives. Each entry is parsed on its own: a broken entry hides no other, and
+//! only one is buffered.
 
 use std::sync::Arc;
 
@@ -20,9 +20,9 @@ use crate::inventory::{Container, Text};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ListEntry {
     pub(super) id: Text,
-    /// Without its slash; empty where the entry has none.
+    /// Without its slash; empty if the entry has none.
     pub(super) name: Text,
-    /// What else the list says of it.
+    /// The other fields of the entry.
     pub(super) summary: Arc<Container>,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct ListReader<'s> {
     framer: Framer,
     frames: Vec<Frame>,
     entries: Vec<ListEntry>,
-    /// How many entries there were, also such as cannot be read.
+    /// The number of entries, including unreadable ones.
     count: usize,
 }
 
@@ -43,17 +43,17 @@ impl<'s> ListReader<'s> {
         Self { selection, framer, frames: Vec::new(), entries: Vec::new(), count: 0 }
     }
 
-    /// Only a list without end is an error.
+    /// Only a list with too many entries is an error.
     pub(super) fn push(&mut self, chunk: &Bytes, odd: &mut Oddities) -> Result<(), serde_json::Error> {
         self.framer.push(chunk, &mut self.frames);
         self.read_frames(odd)
     }
 
-    /// The entries. Only an answer that is no JSON list, or not the whole of it, is an error.
+    /// Returns the entries. Only an answer that is not a JSON list, or is incomplete, is an error.
     pub(super) fn finish(mut self, odd: &mut Oddities) -> Result<Vec<ListEntry>, serde_json::Error> {
         let ends = self.framer.ends();
         self.framer.finish(&mut self.frames);
-        // Go's nil.
+        // A nil slice in Go.
         if ends.is_none() && self.frames == [Frame::Broken(Bytes::from_static(b"null"))] {
             return Ok(Vec::new());
         }
@@ -96,7 +96,7 @@ fn entry(json: &[u8], selection: &Selection, odd: &mut Oddities) -> Option<ListE
             odd.push(Oddity::new("list entry without an id", &String::from_utf8_lossy(json)));
             return Ok(None);
         };
-        // A container has one name and, of old, one more for each link to it: those hold another slash.
+        // A container has one name, and one more for each legacy link to it; names of links contain another slash.
         let names: Vec<String> = field(raw.names, "Names", odd).unwrap_or_default();
         let own = names.iter().map(|n| n.strip_prefix('/').unwrap_or(n)).find(|n| !n.contains('/'));
         let (id, name): (Text, Text) = (id.into(), own.unwrap_or_default().into());

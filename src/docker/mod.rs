@@ -1,9 +1,11 @@
-//! The daemon: asked, listened to, and followed. Nothing outside of this folder knows how.
+//! The client of the daemon: sends requests, reads the event stream and follows the state. No other folder talks to the
+//! daemon.
 //!
-//! `transport` connects, by `ssh` too, and lets the five calls through; `client` makes them, within `bounds`. `framing` finds the
-//! objects in what comes back; `list`, `answer`, `event` and `api_version` read them, field by field: `fields`,
-//! `values` for numbers and times, `vocabulary` for words, `repair` for what is almost JSON. `watcher` decides what
-//! it means and what is to be done next, `continuity` whether every event has come; `driver` does it.
+//! `transport` connects, also over `ssh`, and allows only the five calls; `client` makes them, within `bounds`.
+//! `framing` finds the objects in the answers; `list`, `answer`, `event` and `api_version` parse them field by field,
+//! with `fields`, `values` (numbers and times), `vocabulary` (words) and `repair` (almost valid JSON). `watcher`
+//! decides what an answer means and what to do next, `continuity` detects missed events; `driver` carries the actions
+//! out.
 
 mod answer;
 mod answers;

@@ -1,5 +1,5 @@
-//! What holds of an engine's answers whatever bytes they are: nothing panics, nothing hides anything else, and it
-//! does not matter where the chunks end.
+//! Properties that hold whatever bytes an engine sends: parsers never panic, no broken part hides another, and chunk
+//! boundaries do not matter.
 
 use bytes::Bytes;
 use proptest::collection::vec;
@@ -56,7 +56,7 @@ fn event(json: &[u8]) -> Option<Event> {
     Event::read(json, &selection(), &mut Oddities::default())
 }
 
-/// Something that may stand among objects, and is hardly ever one.
+/// Something that may occur between objects, and is hardly ever one.
 fn intruder(object: &'static str) -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![3 => mutated(object), 1 => bytes(200)]
 }
@@ -67,7 +67,7 @@ fn holds_in_order<T: PartialEq>(all: &[T], wanted: &[T]) -> bool {
     wanted.iter().all(|wanted| all.any(|one| one == wanted))
 }
 
-/// Bytes that end no string. Whether they can be in one is another matter.
+/// Bytes that do not end a string. They may still be invalid in one.
 fn in_a_string() -> impl Strategy<Value = Vec<u8>> {
     let wrong =
         [&b"\xff"[..], b"\0", b"\n", b"\x1e", b"\\ud800", b"\\x", b"\xc0\xaf", b"\xed\xa0\x80", b"{", b"]"];
@@ -141,7 +141,7 @@ proptest! {
         let container = inspect(&json);
         let event = event(&json);
         let version = EngineVersion::read(&json);
-        // What is valid for others is for these.
+        // What is valid for `serde_json` is valid here.
         if serde_json::from_slice::<Value>(&json).is_ok_and(|json| json.is_object()) {
             prop_assert!(container.is_ok() && version.is_ok());
         }

@@ -1,16 +1,16 @@
-//! JSON of what is almost JSON: one wrong byte in an answer must cost no more than the text or number that it is in.
+//! Repairs almost valid JSON: one invalid byte in an answer must cost only the string or number that it is in.
 //!
-//! Bytes that are no UTF-8 and escapes that stand for nothing become U+FFFD, control characters are escaped, and a
-//! word that is neither a number nor `true`, `false` or `null` becomes a string. Braces, brackets, commas and colons
-//! stay as they are: an answer in which those are wrong is wrong as a whole.
+//! Invalid UTF-8 and invalid escapes become U+FFFD, control characters are escaped, and a word that is neither a number
+//! nor `true`, `false` or `null` becomes a string. Braces, brackets, commas and colons are never repaired: an answer
+//! with errors in those is invalid as a whole.
 
 use serde_json::Value;
 
-/// The same answer without its wrong bytes, or `None` where there are none or nothing helps.
+/// The answer without its invalid bytes; `None` if there are none or it cannot be repaired.
 pub(super) fn repaired(json: &[u8]) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(json.len() + 16);
     let mut rest = json;
-    // The last byte that was neither blank nor left out.
+    // The last byte that was neither blank nor skipped.
     let mut last = b':';
     while let Some((&first, after)) = rest.split_first() {
         match first {
@@ -74,7 +74,7 @@ fn string<'a>(mut rest: &'a [u8], out: &mut Vec<u8>) -> Option<&'a [u8]> {
                 }
                 None => {
                     replacement(out);
-                    // Half of a pair goes as a whole; of any other escape the text stays.
+                    // A lone surrogate is replaced completely; of any other invalid escape only the backslash is.
                     rest = if code_unit(rest).is_some() { &rest[6..] } else { after };
                 }
             },
@@ -90,7 +90,7 @@ fn replacement(out: &mut Vec<u8>) {
     out.extend_from_slice("\u{fffd}".as_bytes());
 }
 
-/// How long the escape is that `text` begins with, where it stands for a character.
+/// The length of the escape that `text` begins with, if it is valid.
 fn escape_length(text: &[u8]) -> Option<usize> {
     match text.get(1)? {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(2),
@@ -102,7 +102,7 @@ fn escape_length(text: &[u8]) -> Option<usize> {
     }
 }
 
-/// The number of a `\u` escape that `text` begins with.
+/// The UTF-16 code unit of the `\u` escape that `text` begins with.
 fn code_unit(text: &[u8]) -> Option<u16> {
     let digits = text.strip_prefix(b"\\u")?.get(..4)?;
     if !digits.iter().all(u8::is_ascii_hexdigit) {

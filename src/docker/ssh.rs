@@ -1,8 +1,8 @@
-//! Connections by the machine's own ssh, as the docker command makes them: `docker system dial-stdio` at the other
-//! end joins its standard streams to the daemon's socket.
+//! Connections through the system's `ssh`, as the docker command makes them: `docker system dial-stdio` on the remote
+//! host connects its standard streams to the daemon's socket.
 //!
-//! Each connection is an ssh of its own, in a process group of its own, and ends with it. None goes to the background
-//! to be shared: it would outlive a try that is given up, and the program.
+//! Each connection is a separate ssh process in its own process group, and ends with it. No ssh process is shared in
+//! the background: it would outlive a cancelled attempt, and the program.
 
 use std::io;
 use std::pin::Pin;
@@ -15,19 +15,19 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
-/// Nobody can be asked for a password or whether a host's key is right.
+/// There is no user to enter a password or to confirm a host key.
 const OPTIONS: [&str; 3] = ["BatchMode=yes", "StrictHostKeyChecking=yes", "ConnectTimeout=30"];
 
-/// Of what ssh says about a failure, so many bytes are told.
+/// How many bytes of ssh's error output are reported.
 const LONGEST_REASON: u64 = 500;
 
-/// For what ssh says once its output has ended.
+/// How long to wait for ssh's error output once the connection has ended.
 const REASON_WITHIN: Duration = Duration::from_secs(1);
 
-/// The ssh processes that run, for an end without order.
+/// The running ssh processes, for an exit without clean-up.
 static RUNNING: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
-/// Ends every ssh that runs. For where the process exits without dropping its connections.
+/// Kills every running ssh. For an exit that does not drop the connections.
 pub fn end_children() {
     for group in RUNNING.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
         // It may have ended by itself.
@@ -35,9 +35,9 @@ pub fn end_children() {
     }
 }
 
-/// An ssh process and what it has started, all of which end when this is dropped.
+/// An ssh process and its children, all killed on drop.
 struct Group {
-    /// Not waited for before the group is killed: until then its number is nobody else's.
+    /// Not reaped before the group is killed, so that its process id is not reused.
     _leader: Child,
     id: Option<Pid>,
 }
@@ -65,13 +65,13 @@ pub(super) struct SshStream {
     stdin: ChildStdin,
     stdout: ChildStdout,
     has_answered: bool,
-    /// Finds out why the connection never came to be; `None` once that has been told.
+    /// Resolves to the reason why the connection failed; `None` once it was returned.
     failure: Option<Pin<Box<dyn Future<Output = io::Error> + Send>>>,
     _group: Group,
 }
 
 impl SshStream {
-    /// Starts an ssh to `ssh://[USER@]HOST[:PORT]`. Whether it gets there shows when something is read.
+    /// Starts ssh to `ssh://[USER@]HOST[:PORT]`. A failure to connect shows at the first read or write.
     pub(super) fn connect(destination: &str) -> io::Result<Self> {
         let mut child = Command::new("ssh")
             .args(OPTIONS.iter().flat_map(|option| ["-o", option]))
@@ -100,7 +100,7 @@ impl SshStream {
     }
 }
 
-/// What ssh says of it. The kind tells it from an error of a connection that was there.
+/// ssh's error output as an error. Its kind distinguishes it from an error of an established connection.
 async fn failure(destination: String, stderr: ChildStderr) -> io::Error {
     let mut said = Vec::new();
     let _ = tokio::time::timeout(REASON_WITHIN, stderr.take(LONGEST_REASON).read_to_end(&mut said)).await;

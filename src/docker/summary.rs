@@ -1,4 +1,4 @@
-//! What the list says of a container, for where it cannot be inspected.
+//! A container as the list shows it, used if it cannot be inspected.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use super::fields::{Oddities, field, text};
 use super::vocabulary;
 use crate::inventory::{Container, Health, Replica, Status, Text, Verdict};
 
-/// What stands for a number that is not known.
+/// Replaces an unknown number.
 const UNKNOWN: i64 = -1;
 
-/// The fields of an entry that tell more than who it is.
+/// The fields of an entry besides id and names.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct RawSummary<'a> {
@@ -32,7 +32,7 @@ pub(super) struct RawSummary<'a> {
 }
 
 impl RawSummary<'_> {
-    /// The container. What is odd here is told where it is inspected.
+    /// The container. Oddities are not reported here, but by its inspect.
     pub(super) fn read(&self, id: &Text, name: &Text, selection: &Selection) -> Container {
         let odd = &mut Oddities::default();
         let labels = label_map(self.labels, odd);
@@ -72,8 +72,8 @@ impl RawSummary<'_> {
     }
 }
 
-/// The exit code and the health that the list's text for people holds: `Exited (137) 2 minutes ago`,
-/// `Up 3 hours (healthy)`.
+/// The exit code and the health in the list's human-readable status: `Exited (137) 2 minutes ago`, `Up 3 hours
+/// (healthy)`.
 fn human_status(text: &str) -> (Option<i64>, Option<Health>) {
     let in_brackets = text.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map(|(inner, _)| inner);
     let Some(inner) = in_brackets else { return (None, None) };

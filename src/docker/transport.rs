@@ -1,7 +1,7 @@
-//! Connections to the daemon, and the guard over what is asked of it.
+//! Connections to the daemon, and the guard that restricts the requests.
 //!
-//! The daemon's socket is as good as root on its host, and mounting it read-only protects nothing. So every
-//! request of this program passes [`Transport::get`], and only the five that it needs get through.
+//! Access to the daemon's socket is as good as root on its host, and mounting it read-only protects nothing. So every
+//! request passes one check, which allows only the five calls that this program needs.
 
 use std::io;
 use std::path::PathBuf;
@@ -39,19 +39,19 @@ enum Endpoint {
     Ssh { destination: String },
 }
 
-/// What is wrong with where the daemon is said to be.
+/// Why the configured daemon address cannot be used.
 #[derive(Debug)]
 pub enum EndpointError {
     /// `docker.host` is not an address.
     Host {
-        /// What it is.
+        /// The configured value.
         host: String,
-        /// What would be right.
+        /// What to write instead.
         hint: &'static str,
     },
     /// A certificate or key cannot be used.
     Tls(TlsError),
-    /// The client library refuses its settings.
+    /// The client library rejects its settings.
     Client(String),
 }
 
@@ -73,15 +73,15 @@ impl std::error::Error for EndpointError {}
 #[derive(Clone)]
 pub(super) struct Transport {
     client: Client<Connector, Empty<Bytes>>,
-    /// For bollard, which reads an answer to its end however long it is.
+    /// For bollard, which reads answers of any length.
     bounded: Client<Connector, Empty<Bytes>>,
-    /// The time that the last answer bears.
+    /// The time in the last answer's `Date` header.
     dated: Arc<Mutex<Option<SystemTime>>>,
     authority: Arc<str>,
 }
 
 impl Transport {
-    /// Connections are made when they are needed; this only looks at the address and the certificates.
+    /// Checks the address and the certificates; connections are made when they are needed.
     pub(super) fn new(config: &config::Docker) -> Result<Self, EndpointError> {
         let endpoint = Arc::new(Endpoint::parse(config)?);
         let authority = match &*endpoint {
@@ -99,12 +99,12 @@ impl Transport {
         Ok(Self { client, bounded, dated: Arc::default(), authority })
     }
 
-    /// The time that the daemon's last answer bears, by the daemon's clock, in whole seconds.
+    /// The time in the `Date` header of the last answer: the daemon's clock, in whole seconds.
     pub(super) fn dated(&self) -> Option<SystemTime> {
         *self.dated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends a GET request, if it is one of the five.
+    /// Sends a GET request, if it is one of the five calls.
     pub(super) async fn get(&self, path_and_query: &str) -> io::Result<Response<Incoming>> {
         self.get_by(&self.client, path_and_query).await
     }
@@ -132,8 +132,8 @@ impl Transport {
             Err(error) if error.is_connect() => Err(root_cause(&error)),
             Err(error) => match root_cause(&error) {
                 error if error.kind() == io::ErrorKind::NotConnected => Err(error),
-                // A daemon may close an idle connection just as it is used again: Podman does after some seconds.
-                // None of the calls changes anything, so it can be made once more.
+                // A daemon may close an idle connection just when it is used again: Podman does after some seconds. All
+                // calls are read-only, so a retry is safe.
                 _ => client.request(request).await.map_err(|error| root_cause(&error)),
             },
             Ok(answer) => Ok(answer),
@@ -156,13 +156,13 @@ impl Transport {
     }
 }
 
-/// When an answer was made, by the clock of whoever made it.
+/// The `Date` header of an answer.
 fn date(headers: &HeaderMap) -> Option<SystemTime> {
     let date = headers.get(header::DATE)?.to_str().ok()?;
     Some(jiff::fmt::rfc2822::parse(date).ok()?.timestamp().into())
 }
 
-/// Whether `path` is that of one of the five calls, with or without the API's version before it.
+/// Whether `path` is one of the five calls, with or without an API version prefix.
 fn is_allowed(path: &str) -> bool {
     let mut segments = path.split('/').skip(1).peekable();
     if segments.peek().is_some_and(|first| {
@@ -173,14 +173,14 @@ fn is_allowed(path: &str) -> bool {
     let segments: Vec<&str> = segments.collect();
     match segments.as_slice() {
         ["_ping" | "version" | "events"] | ["containers", "json"] => true,
-        // Nothing that a server or proxy on the way could read as another path.
+        // Only an id or a name that no server or proxy could interpret as another path.
         ["containers", id, "json"] => is_id_or_name(id),
         _ => false,
     }
 }
 
-/// hyper's own messages say that a connection failed; what a user needs is inside: that the socket does not
-/// exist, or that permission is denied.
+/// hyper's message only says that a connection failed. The cause that a user needs is inside: the socket does not
+/// exist, or permission is denied.
 fn root_cause(error: &hyper_util::client::legacy::Error) -> io::Error {
     let mut cause: &(dyn std::error::Error + 'static) = error;
     while let Some(source) = cause.source() {
@@ -210,7 +210,7 @@ impl Endpoint {
                     (None, "https") => Some(config::Tls::default()),
                     (None, _) => None,
                 };
-                // What Docker itself listens on by convention.
+                // Docker's conventional ports.
                 let default_port = if tls.is_some() { 2376 } else { 2375 };
                 let url = url::Url::parse(&format!("tcp://{rest}"))
                     .map_err(|_| wrong("give a host and a port, as in tcp://127.0.0.1:2375"))?;
@@ -292,7 +292,7 @@ impl tower::Service<Uri> for Connector {
     }
 }
 
-/// A connection that fails where an answer is longer than it may be.
+/// A connection that fails if an answer exceeds the limit.
 struct BoundedAnswers {
     stream: Box<dyn Duplex>,
     longest: usize,
@@ -332,7 +332,7 @@ impl AsyncWrite for BoundedAnswers {
     }
 }
 
-/// A connection of any kind, in the shape that hyper takes.
+/// Adapts any connection to hyper's traits.
 struct DaemonStream(TokioIo<Box<dyn Duplex>>);
 
 impl Connection for DaemonStream {

@@ -1,4 +1,4 @@
-//! Numbers, times and ids, in whatever form engines and what stands before them write them.
+//! Parses numbers, times and ids in the various forms that engines and proxies write.
 
 use jiff::civil::{DateTime, Time, date};
 use jiff::fmt::temporal::Pieces;
@@ -6,15 +6,15 @@ use serde_json::value::RawValue;
 
 use super::fields::{Oddities, Oddity, present};
 
-/// What stands for a number or a time that cannot be read.
+/// Replaces an unreadable number or time.
 const UNREADABLE: i64 = -1;
 
-/// A whole number; 0 where there is none, -1 where it cannot be read.
+/// A whole number; 0 if it is missing, -1 if it cannot be read.
 pub(super) fn number(raw: Option<&RawValue>, what: &str, odd: &mut Oddities) -> i64 {
     whole_number(raw, what, odd).unwrap_or(if present(raw).is_some() { UNREADABLE } else { 0 })
 }
 
-/// A whole number that is there: `137`, `1.37e+02`, `"137"`.
+/// A whole number, if present: `137`, `1.37e+02`, `"137"`.
 pub(super) fn whole_number<T: TryFrom<i128>>(
     raw: Option<&RawValue>,
     what: &str,
@@ -28,7 +28,7 @@ pub(super) fn whole_number<T: TryFrom<i128>>(
     number
 }
 
-/// Yes or no: `true`, `"true"`, `1`. No where nothing is said.
+/// A boolean: `true`, `"true"`, `1`. False if it is missing.
 pub(super) fn flag(raw: Option<&RawValue>, what: &str, odd: &mut Oddities) -> bool {
     let Some(raw) = present(raw) else { return false };
     match &*unquoted(raw).to_ascii_lowercase() {
@@ -45,12 +45,12 @@ pub(super) fn flag(raw: Option<&RawValue>, what: &str, odd: &mut Oddities) -> bo
 pub(super) fn time(raw: Option<&RawValue>, what: &str, odd: &mut Oddities) -> i64 {
     let Some(raw) = present(raw) else { return 0 };
     let written = unquoted(raw);
-    // Podman writes nothing for what has not happened.
+    // Podman writes an empty time for what has not happened.
     if written.is_empty() {
         return 0;
     }
     match parse_time(&written) {
-        // Engines say never with the year 1, in some time zone. No container is older than Unix.
+        // Engines write the year 1, in some time zone, for never. No container is older than Unix.
         Some(seconds) => seconds.max(0),
         None => {
             odd.push(Oddity::new(what, &written));
@@ -84,8 +84,8 @@ fn parse_whole(written: &str) -> Option<i128> {
     is_whole.then_some(number)
 }
 
-/// A decimal number, rounded towards zero, and whether nothing was lost by that. Exact where a float is not: a time
-/// in nanoseconds has more digits than one.
+/// A decimal number, rounded towards zero, and whether that was exact. Uses no float: a time in nanoseconds has too
+/// many digits for one.
 fn parse_decimal(written: &str) -> Option<(i128, bool)> {
     const MOST_DIGITS: i64 = 30;
     let (negative, unsigned) = match written.strip_prefix('-') {
@@ -128,8 +128,7 @@ pub(super) fn is_whole_id(id: &str) -> bool {
     id.len() == DIGITS && id.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Whether this can be what a container is called: its id, the beginning of it, or its name. None of it is more than
-/// one part of a path.
+/// Whether this can refer to a container: by its id, the beginning of its id, or its name. It is a single path segment.
 pub(super) fn is_id_or_name(said: &str) -> bool {
     let rest = said.trim_start_matches(|c: char| c.is_ascii_alphanumeric());
     rest.len() < said.len() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
@@ -222,7 +221,7 @@ mod tests {
             ("2026-11-21t07:11:53z", 1_795_245_113),
             ("2026-11-21 07:11:53Z", 1_795_245_113),
             ("2026-11-21T07:11:53", 1_795_245_113),
-            // The second that was added at the end of 2016 is taken for the one before it.
+            // The leap second at the end of 2016 counts as the second before it.
             ("2016-12-31T23:59:60Z", 1_483_228_799),
             ("2017-01-01T01:29:60+01:30", 1_483_228_799),
             ("1970-01-01T00:00:00Z", 0),

@@ -1,6 +1,6 @@
-//! The words of the engines: Docker's as bollard's models have them, and Podman's, for what they mean in Docker.
+//! The words of the engines: Docker's from bollard's models, and Podman's with their meaning in Docker.
 //!
-//! A word that neither knows is for the caller to note. Podman's are from its sources, versions 4.3 to 6.1
+//! The caller reports unknown words. Podman's are from its sources, versions 4.3 to 6.1
 //! (libpod/define/containerstate.go, libpod/define/healthchecks.go, libpod/events/config.go).
 
 use bollard::models::{ContainerStateStatusEnum as DockerStatus, HealthStatusEnum as DockerHealth};
@@ -18,10 +18,10 @@ pub(super) fn status(word: &str) -> Option<Status> {
         Ok(DockerStatus::REMOVING) => Status::Removing,
         Ok(DockerStatus::EXITED) => Status::Exited,
         Ok(DockerStatus::DEAD) => Status::Dead,
-        // Podman's before 5.6; from there on it translates them so itself.
+        // Podman before 5.6; later versions translate these themselves.
         Err(_) if matches!(word, "configured" | "initialized") => Status::Created,
         Err(_) if word == "stopped" => Status::Exited,
-        // Podman says `unknown`, `bad state` or nothing where it does not know either.
+        // Podman writes `unknown`, `bad state` or nothing if it does not know the state.
         Ok(DockerStatus::EMPTY) | Err(_) => return None,
     })
 }
@@ -29,20 +29,20 @@ pub(super) fn status(word: &str) -> Option<Status> {
 /// What a health check says.
 pub(super) fn health(word: &str) -> Option<Health> {
     Some(match word.parse() {
-        // Podman says nothing where there is no check.
+        // Podman leaves this empty if there is no check.
         Ok(DockerHealth::NONE | DockerHealth::EMPTY) => Health::None,
         Ok(DockerHealth::STARTING) => Health::Starting,
         Ok(DockerHealth::HEALTHY) => Health::Healthy,
         Ok(DockerHealth::UNHEALTHY) => Health::Unhealthy,
-        // Podman's from 5.5 on: the container was stopped while its probe ran, so that none has decided …
+        // Podman from 5.5 on: the container was stopped during a probe, so there is no result …
         Err(_) if word == "stopped" => Health::None,
-        // … and it has been started, and no probe has decided yet.
+        // … and the container was started, and no probe has a result yet.
         Err(_) if word == "reset" => Health::Starting,
         Err(_) => return None,
     })
 }
 
-/// An event's action under Docker's name.
+/// Docker's name of an event's action.
 pub(super) fn action(kind: &str, word: &str) -> Option<&'static str> {
     Some(match (kind, word) {
         ("container", "died") => "die",
@@ -78,7 +78,7 @@ mod tests {
         ] {
             assert_eq!(status(word), Some(known), "{word}");
         }
-        // Podman where it does not know, and what no engine says.
+        // Podman's words for an unknown state, and words that no engine uses.
         for word in ["", "unknown", "bad state", "levitating", "Running"] {
             assert_eq!(status(word), None, "{word}");
         }

@@ -1,4 +1,4 @@
-//! How the daemon is followed: a state machine of pure steps.
+//! Follows the daemon: a state machine without I/O.
 //!
 //! ```text
 //!            ┌──────────────────────── anything fails ────────────────────────┐
@@ -8,13 +8,13 @@
 //!                                                                                              └resync┘
 //! ```
 //!
-//! A step takes the state, the time and one [`Input`], and gives [`Action`]s; it does no I/O and does not wait.
-//! The driver carries the actions out and brings back what comes of them.
+//! A step takes the state, the time and one [`Input`], and returns [`Action`]s; it does no I/O and does not wait. The
+//! driver carries out the actions and returns their results as inputs.
 //!
-//! An event is a hint to inspect: it marks its container, marks are coalesced, and what the inspect answers is
-//! what is shown. The list is taken while the stream is already open, so whatever happens during it leaves a
-//! mark. What a list and its inspects bring is gathered aside and put in place whole; a container that does
-//! not answer while the others do is not waited for.
+//! An event only triggers an inspect: it marks its container, several marks lead to one inspect, and the answer of the
+//! inspect is shown. The list is requested while the stream is already open, so every change during the list leaves a
+//! mark. A list and its inspects are collected first, and then replace the inventory at once. A container that does not
+//! answer while others do does not hold up the list.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -35,25 +35,25 @@ use crate::inventory::{Container, ContainerRunEvent, EventLabels, RunEvent, Text
 pub(super) enum Input {
     /// Time has passed.
     Tick,
-    /// The daemon has been asked for its version. Its answer may bear the time by its clock.
+    /// The version request is done. The answer may contain the daemon's time.
     Connected(Result<Option<SystemTime>, String>),
-    /// The event stream's headers have come, or have not.
+    /// The event stream has opened, or has failed to.
     StreamOpened(Result<(), String>),
     /// Events have come, in their order.
     Events(Vec<Event>),
-    /// The event stream is over; why.
+    /// The event stream has ended, for this reason.
     StreamEnded(String),
-    /// The list has come, or has not.
+    /// The list was answered, or has failed.
     Listed(Result<Vec<ListEntry>, String>),
     /// A container was inspected.
     Inspected { id: Text, outcome: Outcome },
-    /// The daemon was asked whether it is there.
+    /// A ping was answered, or has failed.
     Ponged(Result<(), String>),
-    /// Something under way has ended as it never should.
+    /// A task has ended with an internal error.
     Broken(String),
 }
 
-/// What came of an inspect.
+/// The result of an inspect.
 #[derive(Debug)]
 pub(super) enum Outcome {
     Found(Arc<Container>),
@@ -61,20 +61,20 @@ pub(super) enum Outcome {
     Failed(String),
 }
 
-/// What the watcher wants done.
+/// What the driver has to do.
 #[derive(Debug, PartialEq)]
 pub(super) enum Action {
     /// Ask the daemon for its version, on a new connection.
     Connect,
-    /// Subscribe to the events, with what has happened since that moment.
+    /// Subscribe to the events, and request a replay of those after `since`.
     OpenStream { since: Option<SystemTime> },
     /// List all containers.
     List,
-    /// Inspect one.
+    /// Inspect a container.
     Inspect(Text),
     /// Ask whether the daemon is there.
     Ping,
-    /// Let go of everything that is under way.
+    /// Abort everything that is in progress.
     Close,
     /// Change the inventory.
     Change(Change),
@@ -85,20 +85,20 @@ pub(super) enum Action {
 /// A change of the inventory.
 #[derive(Debug, PartialEq)]
 pub(super) enum Change {
-    /// These are all containers there are, those that could not be inspected as the list has them. Of those to
-    /// keep, what was known before stays.
+    /// Replace all containers. Those that could not be inspected are as the list shows them. Those in `keep` keep their
+    /// known state.
     Replace { containers: Vec<Arc<Container>>, keep: Vec<Text> },
-    /// This container is now so.
+    /// Add or update this container.
     Upsert(Arc<Container>),
-    /// This container is no more, or nothing true is known of it.
+    /// Remove this container: it is gone, or its state is not known.
     Remove(Text),
-    /// An event has happened.
+    /// Count an event.
     Count(EventLabels, Option<SystemTime>),
-    /// An event tells of a container's run.
+    /// Record an event of a container's run.
     Run(ContainerRunEvent),
-    /// The runs of this container are over: it is no more.
+    /// This container was destroyed: its runs are over.
     Destroyed(Text),
-    /// What is known may no longer be true.
+    /// Hide the containers: their state may be outdated.
     Withhold,
     /// Time to drop old label sets.
     Sweep,
@@ -109,13 +109,13 @@ pub(super) enum Change {
 pub(super) enum Note {
     /// The event stream is open.
     StreamOpened,
-    /// The daemon is followed: the stream is open, a list has come, and enough of it is known.
+    /// The daemon is followed: the stream is open, a list has come, and enough containers are known.
     Up,
-    /// It no longer is.
+    /// The daemon is no longer followed.
     Down(String),
-    /// Another try has failed, and nothing was known before it.
+    /// The daemon is still not followed.
     StillDown(String),
-    /// A whole list was taken over.
+    /// A whole list has replaced the inventory.
     Synced { containers: usize },
     /// A list has failed.
     SyncFailed(String),
@@ -133,7 +133,7 @@ pub(super) enum Note {
     Applied(SystemTime),
 }
 
-/// What the watcher goes by.
+/// The watcher's settings.
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) docker: config::Docker,
@@ -146,18 +146,18 @@ pub(super) struct Settings {
     pub(super) is_local: bool,
 }
 
-/// An inspect waits while its container starts or is stuck. From here on it no longer counts against the
-/// concurrency, so that it does not hold up the others …
+/// An inspect blocks while its container starts or is stuck. After this time it no longer counts towards the
+/// concurrency limit, so that it does not hold up the others …
 const SLOW_INSPECT: Duration = Duration::from_millis(100);
-/// … up to so many times the concurrency.
+/// … up to this multiple of the concurrency limit.
 const MOST_INSPECTS: usize = 4;
 /// The first wait before a failed inspect is tried again; it doubles …
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 /// … up to this.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
-/// A list does not wait longer for the containers that have not answered, if as many have.
+/// How long a list waits for the last containers to answer, if at least as many have answered.
 const LAGGARD: Duration = Duration::from_secs(1);
-/// Of so many inspects one is for a list, so that events without end do not keep a list from ending.
+/// One of this many inspects is for a list, so that endless events do not keep a list from completing.
 const ROUTINE_TURN: u32 = 4;
 /// The first wait before another try to connect; it doubles.
 const FIRST_BACKOFF: Duration = Duration::from_millis(50);
@@ -169,34 +169,34 @@ pub(super) struct Watcher {
     phase: Phase,
     /// Tries in a row that did not lead to a whole list.
     failures: u32,
-    /// Containers that something is to be done for, or is being done.
+    /// Containers with work that is pending or in progress.
     tracks: HashMap<Text, Track>,
     /// To be inspected because of an event.
     urgent: VecDeque<Text>,
     /// To be inspected because of a list.
     routine: VecDeque<Text>,
-    /// Inspects since one for a list had its turn.
+    /// Counts inspects since the last turn of the routine queue.
     turn: u32,
     /// When each inspect that is under way began.
     under_way: HashMap<Text, Instant>,
     /// When failed inspects are to be tried again.
     retries: BTreeSet<(Instant, Text)>,
-    /// Since when each container that is being inspected has given no answer.
+    /// Since when each inspected container has not answered.
     unanswered: BTreeSet<(Instant, Text)>,
-    /// Containers whose events came before what they tell of.
+    /// Containers whose events came before the change is visible.
     delayed: DelayedInspects,
     sync: Option<Sync>,
-    /// What of the containers is known, and whether it is enough.
+    /// Which containers are known, and whether these are enough.
     coverage: Coverage,
-    /// When the last whole list was taken over, and why those after it failed.
+    /// When the last whole list was taken, and why later ones failed.
     listed_at: Instant,
     list_failure: Option<String>,
-    /// Whether the daemon is followed: the stream is open, a list has come, and enough of it is known.
+    /// Whether the daemon is followed: the stream is open, a list has come, and enough containers are known.
     is_up: bool,
     continuity: Continuity,
-    /// The last sign of life.
+    /// When the daemon last showed a sign of life.
     alive_at: Instant,
-    /// Since when the inventory is not known to be true; `None` while it is.
+    /// Since when the inventory may be outdated; `None` while it is current.
     lost_at: Option<Instant>,
     withheld: bool,
     next_ping: Instant,
@@ -205,41 +205,41 @@ pub(super) struct Watcher {
     random: fastrand::Rng,
     /// The time of the last step.
     now: Instant,
-    /// The same by the clock of this host.
+    /// The time of the last step by the wall clock of this host.
     wall: SystemTime,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Not connected. At that time a connection is tried.
+    /// Not connected. The next attempt is at `until`.
     Waiting { until: Instant },
-    /// The version was asked for.
+    /// The version was requested.
     Connecting,
-    /// The event stream was asked for.
+    /// The event stream was requested.
     Opening,
-    /// The stream is open; the first list since is under way, and the inventory is as it was before.
+    /// The stream is open and the first list is in progress. The inventory is still the old one.
     Syncing,
-    /// The stream is open, a whole list was taken over. At that time it is checked by another.
+    /// The stream is open and a whole list was taken. The next list is due at `next_sync`.
     Following { next_sync: Instant },
 }
 
-/// What is to be done for a container.
+/// The work for a container.
 #[derive(Debug, Default)]
 struct Track {
     queued: Queued,
     /// The oldest event whose effect is not yet visible.
     mark: Option<Mark>,
-    /// What the inspect that is under way will have made visible.
+    /// The mark whose effect the running inspect will show.
     answering: Option<Mark>,
-    /// It was destroyed while an inspect was under way: whatever that says is no longer so.
+    /// It was destroyed during an inspect: the answer will be outdated.
     gone: bool,
     failures: u32,
     retry_at: Option<Instant>,
-    /// Since when it has given no answer.
+    /// Since when it has not answered.
     asked_at: Option<Instant>,
-    /// When an event last told of it.
+    /// When it last had an event.
     marked_at: Option<Instant>,
-    /// What a list that began after that event says of it.
+    /// Its state in a list that began after that event.
     listed: Option<Arc<Container>>,
 }
 
@@ -259,20 +259,20 @@ struct Mark {
     event_time: Option<SystemTime>,
 }
 
-/// A list under way, with what it has brought so far.
+/// A list in progress, with its results so far.
 #[derive(Debug)]
 struct Sync {
     began: Instant,
     listed: bool,
-    /// Listed, and not yet inspected; as the list has them.
+    /// Listed, and not yet inspected; as the list shows them.
     pending: HashMap<Text, Arc<Container>>,
     /// Inspected.
     found: HashMap<Text, Arc<Container>>,
-    /// Could not be inspected; as the list has them.
+    /// Could not be inspected; as the list shows them.
     failed: HashMap<Text, Arc<Container>>,
-    /// Destroyed since the list was asked for, so that it may still name them.
+    /// Destroyed since the list was requested; the list may still contain them.
     gone: HashSet<Text>,
-    /// Where a stream was to go on as the list was asked for.
+    /// Where a stream would have resumed when the list was requested.
     resume_point: Option<ResumePoint>,
 }
 
@@ -387,7 +387,7 @@ impl Watcher {
                     Err(why) => self.fail(now, format!("no answer to a ping: {why}"), out),
                 }
             }
-            // What was asked before a connection was given up.
+            // Late results of a connection that was closed.
             Input::Connected(_)
             | Input::StreamOpened(_)
             | Input::StreamEnded(_)
@@ -541,9 +541,9 @@ impl Watcher {
                     out.push(Action::Note(Note::Applied(time)));
                 }
             }
-            // A mere hint: it may have changed nothing, and has no effect to be timed.
+            // Only a hint: it may have changed nothing, so its effect is not timed.
             Effect::Changed if !event.is_container() => self.mark(&id, None),
-            // A rename is of interest in any case: its old name may have been.
+            // A rename always matters: the old name may have matched the filter.
             Effect::Changed if of_interest || event.base_action() == "rename" => self.mark(&id, event.time),
             Effect::ChangedSoon if of_interest => self.delayed.note(self.now, &id),
             Effect::ProgramEnded { failed }
@@ -559,14 +559,14 @@ impl Watcher {
         }
     }
 
-    /// A container is to be inspected because of what has happened to it.
+    /// Queues an inspect of a container because of an event.
     fn mark(&mut self, id: &Text, event_time: Option<SystemTime>) {
         let track = self.tracks.entry(Text::clone(id)).or_default();
         track.mark.get_or_insert(Mark { event_time });
         track.marked_at = Some(self.now);
         let has_expired = track.asked_at.is_some_and(|at| !self.unanswered.contains(&(at, Text::clone(id))));
         if track.listed.take().is_some() && has_expired {
-            // What the list says of it was true up to this event, and expires as anything else does.
+            // The list's state was current up to this event, and expires like any other.
             track.asked_at = Some(self.now);
             self.unanswered.insert((self.now, Text::clone(id)));
         }
@@ -597,8 +597,7 @@ impl Watcher {
         out.push(Action::Change(Change::Upsert(container)));
     }
 
-    /// What an inspect has said of the container may have been wrong for too long. What is true of it is what a
-    /// list has said since, or nothing.
+    /// The last inspect of the container is too old. The state from a later list replaces it, if there is one.
     fn expire(&mut self, id: &Text, out: &mut Vec<Action>) {
         self.coverage.expire(id);
         let listed = self.tracks.get(id).and_then(|track| track.listed.clone());
@@ -620,7 +619,7 @@ impl Watcher {
         for mut entry in entries {
             entry.id = self.coverage.identify(&entry.id);
             let of_interest = entry.name.is_empty() || self.settings.names.matches(&entry.name);
-            // What was inspected since the list was asked for is newer than the list.
+            // An inspect since the list was requested is newer than the list.
             if !of_interest || sync.gone.contains(&entry.id) || sync.found.contains_key(&entry.id) {
                 continue;
             }
@@ -634,7 +633,7 @@ impl Watcher {
         out.push(Action::Note(Note::SyncFailed(why.clone())));
         self.list_failure = Some(why.clone());
         if let Phase::Following { next_sync } = &mut self.phase {
-            // The stream goes on telling what happens. Whether the daemon is there, the ping says.
+            // The stream still reports changes, and pings show whether the daemon is there.
             self.sync = None;
             *next_sync = now + Self::doubled(FIRST_RETRY, 2, self.settings.docker.resync_interval);
         } else {
@@ -647,11 +646,12 @@ impl Watcher {
         let Some(track) = self.tracks.get_mut(id) else { return };
         let answered = track.answering.take();
         match outcome {
-            // Whatever it was, it is no longer so.
+            // The answer is outdated.
             _ if track.gone => {}
             Outcome::Found(container) => {
                 self.alive_at = now;
-                // Nothing is missing where an event is still to be answered, or where it could not be.
+                // An event can be missing only if no event awaits an answer, and the inspect was neither retried nor
+                // too slow.
                 let untold = answered.is_none()
                     && track.mark.is_none()
                     && track.failures == 0
@@ -664,7 +664,7 @@ impl Watcher {
                 if container.id == *id || is_whole_id(id) {
                     self.found(began, container, answered, untold, out);
                 } else {
-                    // Its own id may have been asked for meanwhile, and told something newer.
+                    // An inspect by its full id may have returned a newer state meanwhile.
                     self.mark(&container.id, answered.and_then(|mark| mark.event_time));
                 }
             }
@@ -682,7 +682,7 @@ impl Watcher {
         self.settle(id);
     }
 
-    /// What was asked for as `asked` is the container `id`.
+    /// The inspect of `asked` returned the container `id`.
     fn rename(&mut self, asked: &Text, id: &Text, out: &mut Vec<Action>) {
         if let Some(sync) = &mut self.sync {
             for waiting in [&mut sync.pending, &mut sync.failed] {
@@ -727,7 +727,7 @@ impl Watcher {
         }
         let mut for_list = false;
         if let Some(sync) = &mut self.sync {
-            // An inspect that began before the list may be older than what the list is to check.
+            // An inspect that began before the list may be older than the state that the list is to check.
             if began >= sync.began {
                 let (was_pending, had_failed) = (sync.pending.remove(&id), sync.failed.remove(&id));
                 for_list = was_pending.or(had_failed).is_some();
@@ -743,7 +743,7 @@ impl Watcher {
         if untold && for_list && self.is_following() && !is_as_known {
             self.continuity.suspect(&id);
         }
-        // What only the list asked for is put in place with the whole list.
+        // An inspect made only for the list is shown with the whole list.
         if answered.is_some() || !for_list {
             self.show(container, out);
         }
@@ -752,8 +752,7 @@ impl Watcher {
         }
     }
 
-    /// The container is tried again, less and less often. What is known of it stays until it is as old as the
-    /// daemon's own silence may get.
+    /// Retries the container, with growing delays. Its known state stays until it is older than `stale_after`.
     fn inspect_failed(&mut self, now: Instant, id: &Text, answered: Option<Mark>, why: String) {
         if let Some(sync) = &mut self.sync
             && let Some(summary) = sync.pending.remove(id)
@@ -769,7 +768,7 @@ impl Watcher {
         self.retries.insert((at, Text::clone(id)));
     }
 
-    /// After an inspect: another one if something has happened meanwhile, or nothing more.
+    /// After an inspect: queues another one if an event has come meanwhile, or drops the finished track.
     fn settle(&mut self, id: &Text) {
         let Some(track) = self.tracks.get_mut(id) else { return };
         if track.gone {
@@ -791,8 +790,8 @@ impl Watcher {
         }
     }
 
-    /// When the list goes on without the containers that it still waits for: those that have been asked for
-    /// long, if as many have answered. `None` where that is not so, or nothing is waited for.
+    /// When the list gives up on the pending containers: `LAGGARD` after the last of them was asked, if at least as
+    /// many have answered. `None` if that is not so, or none is pending.
     fn laggards_given_up_at(&self) -> Option<Instant> {
         let sync = self.sync.as_ref().filter(|sync| sync.listed)?;
         if sync.pending.len() > self.under_way.len() || sync.pending.len() > sync.found.len() {
@@ -818,7 +817,7 @@ impl Watcher {
             if self.coverage.get(&id).is_none() {
                 self.coverage.expire(&id);
             }
-            // An event that has come since may tell of something newer.
+            // A later event may mean a newer state.
             if track.marked_at.is_none_or(|at| at < sync.began) {
                 track.listed = Some(Arc::clone(&summary));
                 listed.push(summary);
@@ -838,7 +837,7 @@ impl Watcher {
         (self.listed_at, self.list_failure) = (now, None);
         self.phase = Phase::Following { next_sync: now + self.settings.docker.resync_interval };
         if first {
-            // Only now, not at the connect: a daemon that accepts and then fails must not be hammered.
+            // Reset only now, not on connect: a daemon that accepts and then fails must not be hammered.
             self.failures = 0;
             self.lost_at = None;
             self.withheld = false;
@@ -848,7 +847,7 @@ impl Watcher {
         }
     }
 
-    /// Says whether the daemon is followed, when that has changed.
+    /// Notes when the daemon becomes followed, or no longer is.
     fn judge_coverage(&mut self, now: Instant, out: &mut Vec<Action>) {
         if !self.is_following() {
             return;
@@ -877,7 +876,7 @@ impl Watcher {
         Some(format!("no list for {:?}: {why}", now - self.listed_at))
     }
 
-    /// Back to waiting. What is known is kept, and shown until it is stale.
+    /// Back to waiting. The known state is kept, and shown until it is stale.
     fn fail(&mut self, now: Instant, why: String, out: &mut Vec<Action>) {
         out.push(Action::Close);
         if !self.is_listening() {
@@ -899,7 +898,7 @@ impl Watcher {
         out.push(Action::Note(if was_up { Note::Down(why) } else { Note::StillDown(why) }));
         let longest = Self::doubled(FIRST_BACKOFF, self.failures, self.settings.longest_backoff);
         self.failures = self.failures.saturating_add(1);
-        // Jittered, so that many exporters of one daemon do not come back in step.
+        // Jittered, so that many exporters of one daemon do not reconnect at the same time.
         self.phase = Phase::Waiting { until: now + longest.mul_f64(0.5 + self.random.f64() / 2.0) };
     }
 
@@ -914,7 +913,7 @@ impl Watcher {
                 _ => (&mut self.urgent, &mut self.routine),
             };
             let Some(id) = first.pop_front().or_else(|| second.pop_front()) else { return };
-            // It may stand in both queues, or have been forgotten since.
+            // The id may be in both queues, or forgotten since.
             let Some(track) = self.tracks.get_mut(&id).filter(|track| track.queued != Queued::No) else {
                 continue;
             };
@@ -946,8 +945,8 @@ impl Watcher {
         self.settings.docker.inspect_concurrency.saturating_mul(MOST_INSPECTS)
     }
 
-    /// Puts a container in a queue, unless it is in one that is as good or its inspect is under way: when that
-    /// ends, a mark that has come meanwhile leads to another.
+    /// Queues a container, unless it is in an equal or more urgent queue, or its inspect is running: after that one, a
+    /// new mark leads to another.
     fn queue(
         queue: &mut VecDeque<Text>,
         queued: Queued,
@@ -962,7 +961,7 @@ impl Watcher {
         queue.push_back(Text::clone(id));
     }
 
-    /// Often enough that a daemon which has stopped answering is noticed before anything is stale.
+    /// Often enough to notice a daemon that has stopped answering before anything is stale.
     fn ping_interval(&self) -> Duration {
         (self.settings.docker.stale_after / 5).clamp(Duration::from_millis(100), Duration::from_secs(5))
     }

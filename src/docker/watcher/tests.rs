@@ -1,4 +1,4 @@
-//! The watcher step by step, on a clock that only the tests move. `random.rs` plays a whole daemon.
+//! The watcher step by step, on a clock that only the tests move. `random.rs` simulates a whole daemon.
 
 mod random;
 
@@ -8,14 +8,14 @@ use super::*;
 use crate::docker::delayed::DELAY;
 use crate::inventory::{EventIdentity, Health, Status};
 
-/// A watcher with what it has made of the inventory.
+/// A watcher, and the inventory that results from its changes.
 struct Harness {
     watcher: Watcher,
     began: Instant,
     at: Duration,
     /// What is known of containers, by id.
     known: BTreeMap<String, Arc<Container>>,
-    /// Whether it is shown.
+    /// Whether the containers are shown.
     visible: bool,
     counts: BTreeMap<(String, String), u64>,
     under_way: HashSet<Text>,
@@ -48,7 +48,7 @@ fn wall(after: Duration) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000) + after
 }
 
-/// The same by a clock that is so many seconds ahead.
+/// The time by a clock that is `ahead` seconds ahead.
 fn daemon_time(after: Duration, ahead: i64) -> SystemTime {
     let seconds = Duration::from_secs(ahead.unsigned_abs());
     if ahead < 0 { wall(after) - seconds } else { wall(after) + seconds }
@@ -105,13 +105,13 @@ impl Harness {
         }
     }
 
-    /// The time that the daemon's answers bear, in whole seconds.
+    /// The time in the daemon's answers, in whole seconds.
     fn clock(&self) -> Option<SystemTime> {
         let exact = daemon_time(self.at, self.ahead).duration_since(SystemTime::UNIX_EPOCH).unwrap();
         self.is_dated.then_some(SystemTime::UNIX_EPOCH + Duration::from_secs(exact.as_secs()))
     }
 
-    /// A harness whose watcher follows a daemon with these containers, each called as its id.
+    /// A harness whose watcher follows a daemon with these containers, each named like its id.
     fn following(settings: Settings, ids: &[&str]) -> Self {
         let mut h = Self::new(settings);
         h.reconnect(ids);
@@ -119,7 +119,7 @@ impl Harness {
         h
     }
 
-    /// One step now. What must always hold is checked, changes are made, and the other actions are given.
+    /// One step now. Checks the invariants, applies the changes, and returns the other actions.
     #[track_caller]
     fn step(&mut self, input: Input) -> Vec<Action> {
         let now = self.began + self.at;
@@ -224,7 +224,7 @@ impl Harness {
         self.step(Input::Events(events.into()))
     }
 
-    /// From wherever it is to a stream that is just open. Gives the moment that events are asked for from.
+    /// From any state to a newly opened stream. Returns the stream's `since`.
     #[track_caller]
     fn open(&mut self) -> Option<SystemTime> {
         while self.pass(millis(10)) != [Action::Connect] {
@@ -237,7 +237,7 @@ impl Harness {
         since
     }
 
-    /// From wherever it is to following, by a whole list of these containers.
+    /// From any state to following, with a whole list of these containers.
     #[track_caller]
     fn reconnect(&mut self, ids: &[&str]) -> Option<SystemTime> {
         let since = self.open();
@@ -273,7 +273,7 @@ impl Harness {
         self.noted(|note| matches!(note, Note::Down(_)))
     }
 
-    /// That nothing is kept of what is done.
+    /// Asserts that no finished work is kept.
     #[track_caller]
     fn assert_at_rest(&self) {
         let w = &self.watcher;
@@ -421,7 +421,7 @@ fn marks_of_one_container_are_one() {
     assert_eq!(h.step(found(Container::sample("a", "a"))), inspects(&["a"]));
     assert_eq!(h.step(found(Container::sample("a", "a"))), []);
     assert_eq!(h.counts[&("pause".into(), "a".into())], 100);
-    // From the first event that each inspect answers.
+    // Timed from the first event that each inspect answers.
     let applied: Vec<_> =
         h.notes.iter().filter_map(|n| if let Note::Applied(t) = n { Some(*t) } else { None }).collect();
     assert_eq!(applied, [wall(SECOND), wall(SECOND)]);
@@ -450,7 +450,7 @@ fn inspects_are_bounded_and_slow_ones_do_not_hold_up_others() {
     let events = ids.iter().map(|id| event("pause", id, id, SECOND)).collect();
     assert_eq!(h.step(Input::Events(events)), inspects(&ids[..concurrency]));
     assert_eq!(h.pass(SLOW_INSPECT - millis(1)), []);
-    // Those do not answer. The next ones go on beside them, and each that answers makes room.
+    // These do not answer. The next ones run beside them, and each answer makes room.
     assert_eq!(h.pass(millis(1)), inspects(&ids[concurrency..2 * concurrency]));
     assert_eq!(
         h.step(found(Container::sample(ids[concurrency], ids[concurrency]))),
@@ -535,7 +535,7 @@ fn what_cannot_be_inspected_is_kept_until_it_is_stale_and_costs_no_other() {
     }
     h.pass_alive(millis(1));
     assert_eq!(h.ids(), ["b"]);
-    // A list tells its state and no more, an answer all.
+    // A list shows only its state, an inspect everything.
     while !h.pass_alive(millis(100)).contains(&Action::List) {
         if h.under_way.contains("a") {
             h.step(failed("a"));
@@ -583,7 +583,7 @@ fn a_new_event_tries_a_failing_container_at_once() {
     assert_eq!(h.step(failed("a")), []);
     assert_eq!(h.events([event("unpause", "a", "a", 2 * SECOND)]), inspects(&["a"]));
     h.step(found(Container::sample("a", "a")));
-    // It took so long from the first of the two.
+    // The effect is timed from the first of the two events.
     assert_eq!(h.noted(|n| *n == Note::Applied(wall(SECOND))), 1);
     h.assert_at_rest();
 }
@@ -667,7 +667,7 @@ fn one_container_that_cannot_be_inspected_is_no_alarm_and_all_of_them_are() {
     assert_eq!(h.noted(|n| *n == Note::StillDown(why.into())), 1);
     // The list has told their states.
     assert_eq!(h.ids(), ids);
-    // Once enough of them answer, that is all it takes.
+    // It is up as soon as enough of them answer.
     h.pass_alive(millis(500));
     for id in &ids[..3] {
         assert_eq!(h.noted(|n| *n == Note::Up), 0);
@@ -691,10 +691,10 @@ fn what_can_no_longer_be_inspected_is_no_longer_followed() {
     }
     assert_eq!(h.noted(|n| *n == Note::Down("2 of 3 containers cannot be inspected: no".into())), 1);
     h.step(found(Container::sample("c", "c")));
-    // One that is gone is not missed.
+    // A container that is gone does not count as missing.
     h.events([event("destroy", "a", "a", 2 * SECOND)]);
     assert_eq!(h.noted(|n| *n == Note::Up), 1);
-    // An outage meanwhile is told once.
+    // An outage meanwhile is noted once.
     h.events([event("pause", "c", "c", 3 * SECOND)]);
     h.step(failed("c"));
     h.pass_alive(millis(500));
@@ -780,7 +780,7 @@ fn a_daemon_that_is_silent_is_pinged_and_given_up_when_it_does_not_answer() {
     assert_eq!(h.step(Input::Ponged(Err("late".into()))), [Action::Close]);
     assert_eq!(h.downs(), 1);
     assert_eq!(h.ids(), ["a"]);
-    // Counted from the last sign of life, not from when it was missed.
+    // Counted from the last sign of life, not from when its absence was noticed.
     let stale_after = h.watcher.settings.docker.stale_after;
     let mut tries = h.pass(alive + stale_after - h.at - millis(1));
     assert_eq!(h.ids(), ["a"]);
@@ -833,7 +833,7 @@ fn backoff_grows_is_jittered_and_begins_anew_only_after_a_whole_list() {
     h.step(Input::Tick);
     let mut waits = Vec::new();
     for n in 0..10 {
-        // However far it gets: a daemon that accepts and then fails is not hammered.
+        // Wherever the attempt fails: a daemon that accepts and then fails is not hammered.
         if n % 3 > 0 {
             h.step(Input::Connected(Ok(None)));
         }
@@ -910,7 +910,7 @@ fn a_stream_that_goes_on_where_it_was_cut_has_no_gap() {
     h.step(Input::StreamEnded("cut".into()));
     let missed = event("exec_start: sh", "a", "a", h.at + millis(5));
     assert_eq!(h.reconnect(&["a"]), Some(wall(latest - SECOND)));
-    // The list may be quicker than the repeats.
+    // The list may arrive before the replayed events.
     h.pass_alive(REPEATS_LATE);
     h.events([last, missed.clone(), missed]);
     h.pass_alive(5 * SECOND);
@@ -920,7 +920,7 @@ fn a_stream_that_goes_on_where_it_was_cut_has_no_gap() {
     h.assert_at_rest();
 }
 
-/// Less than the repeats are waited for.
+/// Less than the time to wait for replayed events.
 const REPEATS_LATE: Duration = Duration::from_millis(900);
 
 #[test]
@@ -960,7 +960,7 @@ fn a_daemon_that_was_away_and_had_told_nothing_may_have_forgotten_something() {
     assert_eq!(h.reconnect(&["a"]), Some(first));
     h.pass_alive(5 * SECOND);
     assert_eq!(h.gaps(), 1);
-    // A mere cut of such a stream is none.
+    // Cutting such a stream alone is no gap.
     h.step(Input::StreamEnded("cut".into()));
     h.reconnect(&["a"]);
     h.pass_alive(5 * SECOND);
@@ -998,7 +998,7 @@ fn a_stream_that_does_not_tell_of_a_start_is_opened_anew() {
     let told_at = h.at;
     h.events([before.clone()]);
     resync(&mut h, &[Container::sample("a", "a")]);
-    // Silent from here on.
+    // The stream is silent from here on.
     let start = event("start", "a", "a", h.at + SECOND);
     let restarted = Container { started_at: 9, ..Container::sample("a", "a") };
     resync(&mut h, std::slice::from_ref(&restarted));
@@ -1016,16 +1016,16 @@ fn a_stream_that_does_not_tell_of_a_start_is_opened_anew() {
     assert_eq!((h.gaps(), h.downs()), (0, 1));
     h.assert_at_rest();
 
-    // It falls silent once more: the doubt was right, so the next one counts too.
+    // The stream falls silent again: the first doubt was right, so the next one counts too.
     resync(&mut h, &[]);
     assert_eq!(h.pass_alive(2 * SECOND), [Action::Close]);
     h.reconnect(&[]);
     h.pass_alive(2 * SECOND);
-    // Nothing was repeated now, not even what was seen: that is a gap.
+    // Nothing was replayed, not even seen events: that is a gap.
     assert_eq!(h.gaps(), 1);
 }
 
-/// A follower of a stream that has left out a start among other events, up to the moment that it is opened anew.
+/// A watcher whose stream has skipped a start among other events, up to the moment that the stream is reopened.
 fn in_doubt() -> (Harness, [Event; 3]) {
     let mut h = Harness::following(settings(), &["a"]);
     h.pass_alive(5 * SECOND);
@@ -1197,7 +1197,7 @@ fn a_defect_is_survived() {
 fn an_event_that_comes_before_what_it_tells_of_leads_to_an_inspect_a_moment_later() {
     let mut h = Harness::following(settings(), &["a", "b"]);
     let early = |id: &str, at| Event { early: true, ..event("exec_die", id, id, at) };
-    // Another event of the same container does not take its place.
+    // Another event of the same container does not replace the delayed inspect.
     assert_eq!(
         h.events([event("health_status: healthy", "a", "a", millis(1)), early("a", millis(2))]),
         inspects(&["a"])
@@ -1206,20 +1206,20 @@ fn an_event_that_comes_before_what_it_tells_of_leads_to_an_inspect_a_moment_late
     assert_eq!(h.pass_alive(DELAY - millis(1)), []);
     assert_eq!(h.pass_alive(millis(1)), inspects(&["a"]));
     h.step(found(Container::sample("a", "a")));
-    // What is gone is not asked for.
+    // A destroyed container is not inspected.
     assert_eq!(h.events([early("b", SECOND), event("destroy", "b", "b", SECOND)]), []);
     assert_eq!(h.pass_alive(SECOND), []);
     h.assert_at_rest();
 }
 
-/// A daemon that remembers its events as Docker does, or filters what it remembers by its time as Podman does.
+/// A daemon that replays its events as Docker does, or filters them by time as Podman does.
 struct Memory {
     events: Vec<Event>,
     walks_back: bool,
 }
 
 impl Memory {
-    /// Something happens while a stream is open, and is told.
+    /// An event happens while a stream is open, and is sent.
     fn tell(&mut self, h: &mut Harness, action: &str) {
         self.happen(h, action);
         let event = self.events.last().unwrap().clone();
@@ -1227,14 +1227,14 @@ impl Memory {
         h.pass_alive(SECOND);
     }
 
-    /// Something happens while none is.
+    /// An event happens while no stream is open.
     fn happen(&mut self, h: &mut Harness, action: &str) {
         // No two are of the same nanosecond.
         let time = daemon_time(h.at, h.ahead) + Duration::from_nanos(self.events.len() as u64);
         self.events.push(Event { time: Some(time), ..event(action, "a", "a", h.at) });
     }
 
-    /// The stream was cut, and is opened again: what was asked for is repeated. Gives the gaps that are told.
+    /// Reopens the stream after a cut, and replays what was requested. Returns the number of gaps noted.
     fn reconnect(&self, h: &mut Harness) -> usize {
         let before = h.gaps();
         let since = h.reconnect(&["a"]).unwrap();
@@ -1258,7 +1258,7 @@ fn cut(h: &mut Harness) {
 #[test]
 fn events_of_a_break_are_counted_once_or_a_gap_is_told_whatever_the_daemons_clock_does() {
     const HOUR: i64 = 3_600;
-    // How the clock is at first, after some events, and during the break.
+    // The clock's offset at first, after some events, and during the break.
     let clocks = [
         [0, 0, 0],
         [HOUR, HOUR, HOUR],
@@ -1367,14 +1367,14 @@ fn the_count_of_failed_probes_is_followed_by_one_inspect_for_each_that_changes_i
     h.step(found(checked(0)));
     h.step(found(Container::sample("b", "b")));
     let ended = |h: &Harness, id: &str, failed| Event { failed, ..event("exec_die", id, id, h.at) };
-    // Of what has no check, and of a probe that was good as those before it, nothing changes.
+    // Nothing changes for a container without a check, or by a good probe after good ones.
     h.events([ended(&h, "b", true), ended(&h, "a", false)]);
     assert_eq!(h.pass_alive(SECOND), []);
     h.events([ended(&h, "a", true)]);
     assert_eq!(h.pass_alive(DELAY), inspects(&["a"]));
     h.step(found(checked(1)));
     assert_eq!(h.known["a"].failing_streak, 1);
-    // The first good one ends the row.
+    // The first good probe ends the streak.
     h.events([ended(&h, "a", false)]);
     assert_eq!(h.pass_alive(DELAY), inspects(&["a"]));
     h.step(found(checked(0)));
@@ -1399,12 +1399,12 @@ fn a_network_tells_of_a_start_that_failed() {
     h.assert_at_rest();
 }
 
-/// An inspect of what is called so is answered with this container.
+/// The inspect of `asked` is answered with this container.
 fn found_as(asked: &str, container: Container) -> Input {
     Input::Inspected { id: asked.into(), outcome: Outcome::Found(Arc::new(container)) }
 }
 
-/// A whole id of this digit.
+/// A full id that repeats this digit.
 fn whole(digit: char) -> String {
     std::iter::repeat_n(digit, 64).collect()
 }
@@ -1435,7 +1435,7 @@ fn a_new_container_is_the_one_that_the_answer_names() {
     for called in ["web", &id[..12]] {
         let mut h = Harness::following(settings(), &[]);
         assert_eq!(h.events([event("start", called, "web", SECOND)]), inspects(&[called]));
-        // What its own id tells is newer than this may be.
+        // An inspect by its full id may return something newer than this one.
         h.events([event("pause", &id, "web", SECOND * 2)]);
         h.step(found(Container { status: Status::Paused, ..Container::sample(&id, "web") }));
         assert_eq!(h.step(found_as(called, Container::sample(&id, "web"))), inspects(&[&id]), "{called}");
@@ -1461,7 +1461,7 @@ fn a_list_of_other_ids_than_the_answers_is_whole_all_the_same() {
     h.step(found(Container::sample(&id, "web")));
     assert_eq!(h.ids(), [&*id]);
     h.assert_at_rest();
-    // The next list is of known ones; and an answer may name another container altogether.
+    // The next list contains known ids; and an answer may be of another container.
     let actions = h.pass_alive(h.watcher.settings.docker.resync_interval);
     assert!(actions.contains(&Action::List), "{actions:?}");
     assert_eq!(h.step(listed()), inspects(&[&id]));

@@ -1,5 +1,5 @@
-//! A whole daemon is played, with everything that goes wrong at random: late, failed and hung answers, streams
-//! that are cut, restarts that forget. What is shown must never be wrong for long, and be the truth in the end.
+//! Simulates a whole daemon with random faults: late, failed and hung answers, cut streams, restarts that lose events.
+//! The shown state must never be wrong for long, and must be right in the end.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -36,11 +36,11 @@ struct Daemon {
 enum Item {
     /// An answer on a connection, to what was asked at a time.
     Answer { connection: usize, asked: Duration, input: Input },
-    /// The stream begins: what is to be repeated was not yet looked up.
+    /// The stream begins; the events to replay are not yet looked up.
     Subscribe { connection: usize, since: SystemTime },
-    /// The stream carries what is in it.
+    /// The stream delivers its queued events.
     Pump { connection: usize },
-    /// The world goes on.
+    /// The next change in the daemon.
     World,
 }
 
@@ -52,10 +52,10 @@ struct World {
     items: BTreeMap<(Duration, usize), Item>,
     next_item: usize,
     connection: usize,
-    /// Whether events reach the present connection, and those that are on their way.
+    /// Whether the current connection gets events, and the events in transit.
     subscribed: bool,
     stream: VecDeque<Event>,
-    /// From when on the events were last asked for, and first.
+    /// The last requested `since`, and the first.
     since: SystemTime,
     asked_first: Option<SystemTime>,
     /// Ids whose destroy event the watcher has got.
@@ -291,7 +291,7 @@ impl World {
     fn cut(&mut self) {
         let (now, connection) = (self.h.at, self.connection);
         if self.subscribed {
-            // What is on its way is lost with it.
+            // Events in transit are lost with the stream.
             self.subscribed = false;
             self.stream.clear();
             let input = Input::StreamEnded("cut".into());
@@ -362,7 +362,7 @@ fn refused(input: Input, why: &str) -> Input {
     }
 }
 
-/// One run: chaos for a while, then peace. Gives gaps and how many events were told.
+/// One run: faults for a while, then none. Returns the gaps and the number of events.
 fn play(seed: u64, faults: Faults) -> (usize, usize) {
     let mut world = World::new(seed, faults);
     let chaos = millis(world.random.u64(1_000..40_000));
@@ -370,7 +370,7 @@ fn play(seed: u64, faults: Faults) -> (usize, usize) {
     world.chaos = false;
     world.daemon.away_until = Duration::ZERO;
     world.daemon.hung_until = Duration::ZERO;
-    // Two lists after peace whatever was missed is known.
+    // Two lists after the last fault, everything missed is known.
     world.run(chaos + Duration::from_secs(150));
 
     let truth: HashMap<&str, &Container> =
