@@ -4,7 +4,7 @@ use super::container::{Container, Health, Status, Verdict};
 use super::expectation::{Attention, Expectation};
 use super::runs::{ExitReason, RunSummary};
 
-/// What is to be said of a container.
+/// The verdict on a container.
 pub(super) fn verdict(container: &Container, runs: RunSummary, is_replaced: bool) -> Verdict {
     let is_disarmable = &*container.restart_policy == "unless-stopped" && container.status == Status::Running;
     Verdict {

@@ -59,33 +59,33 @@ pub struct Container {
     pub replica: Option<Arc<Replica>>,
     /// What the container's events are labelled with.
     pub event_identity: Arc<EventIdentity>,
-    /// Whether this is what an inspect says. Else it is what the list says, and the rest is -1 or empty.
+    /// Whether this comes from an inspect. Else it comes from the list, and missing fields are -1 or empty.
     pub is_inspected: bool,
-    /// What the inventory makes of all that it knows of the container.
+    /// What the inventory concludes from the container's events and inspects.
     pub verdict: Verdict,
 }
 
 impl Container {
-    /// Whether this was inspected, and the list, which has `listed` of the same container, does not contradict it.
+    /// Whether this was inspected, and `listed`, the same container in the list, does not contradict it.
     pub fn agrees_with(&self, listed: &Self) -> bool {
         let is_same_state = self.status == listed.status || listed.status == Status::Unknown;
         self.is_inspected && is_same_state && (self.name == listed.name || listed.name.is_empty())
     }
 }
 
-/// What the inventory makes of a container's events and inspects.
+/// What the inventory concludes from a container's events and inspects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Verdict {
     /// Why the last run ended, where one has.
     pub last_end: Option<ExitReason>,
     /// Why somebody has to look at it, if somebody has to.
     pub attention: Option<Attention>,
-    /// Whether a signal through the engine has put `unless-stopped` out of force; `None` where that cannot be known, or
-    /// with another policy.
+    /// Whether a signal through the engine has disabled `unless-stopped`; `None` if that is unknown, or for another
+    /// policy.
     pub is_policy_disarmed: Option<bool>,
 }
 
-/// What an event carries because of the container that it is about.
+/// The event labels that come from the event's actor.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct EventIdentity {
     /// The actor's name.
@@ -104,7 +104,7 @@ pub struct EventIdentity {
     pub sandbox: bool,
 }
 
-/// Declares an enum of the daemon's words with the number that stands for each.
+/// Declares an enum of the daemon's words, each with a numeric code.
 macro_rules! coded {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $code:literal, $word:literal;)+ }) => {
         $(#[$doc])*
@@ -119,7 +119,7 @@ macro_rules! coded {
             /// Every known one, in the order of their codes.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// The number that stands for it.
+            /// Its numeric code.
             pub const fn code(self) -> i64 {
                 match self {
                     $(Self::$variant => $code,)+

@@ -11,7 +11,7 @@ use super::container::{Container, EventIdentity, LabelPairs, Text};
 use super::labels::{container_label, joined, kept};
 use super::runs::ExitReason;
 
-/// The action and the type of the label set that takes what is beyond the limit.
+/// The action and the type of the label set for events beyond the limit.
 const OVERFLOW: &str = "overflow";
 
 /// An action's text is cut to so many bytes: with `events.exec_command: full` it is what a user types.
@@ -26,7 +26,7 @@ pub struct EventPolicy {
     pub start_at_zero: Vec<Text>,
     /// Whether the ends of runs are counted too. Those that are failures exist with 0 for every known container.
     pub exits: bool,
-    /// Label sets beyond those that start at 0. What comes then is counted under one.
+    /// The maximum number of label sets besides those that start at 0. Further events are counted under one label set.
     pub limit: usize,
 }
 
@@ -39,8 +39,8 @@ pub enum Counter {
     Exits,
 }
 
-/// What distinguishes one event count from another. There is no container id in it: ids never come back,
-/// so a count that held one would never end.
+/// What distinguishes one event count from another. It contains no container id: ids are never reused, so such counts
+/// would pile up.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct EventLabels {
     /// What is counted.
@@ -80,7 +80,7 @@ pub struct EventSet {
     pub generation: u64,
     /// In no particular order; every label set once.
     pub list: Vec<EventCount>,
-    /// Whether some of them are the same where label names are escaped.
+    /// Whether some label sets become equal when label names are escaped.
     pub has_variants: bool,
 }
 
@@ -89,9 +89,9 @@ pub struct EventSet {
 pub enum Counted {
     /// Its own label set.
     Itself,
-    /// The one for all beyond the limit.
+    /// The label set for all events beyond the limit.
     Overflow {
-        /// Whether there was none before.
+        /// Whether it is new.
         is_new: bool,
     },
 }
@@ -101,9 +101,9 @@ pub enum Counted {
 pub(super) struct EventTable {
     counts: HashMap<Arc<EventLabels>, Entry>,
     policy: EventPolicy,
-    /// Label sets that exist for no container's sake. Those the limit is for.
+    /// The number of label sets without a holder. The limit applies to these.
     without_holder: usize,
-    /// Of label sets with container labels: how many become the same where names are escaped, by a hash.
+    /// How many label sets with container labels become equal when names are escaped.
     variants: Variants,
     generation: u64,
 }
@@ -113,8 +113,8 @@ struct Entry {
     count: u64,
     /// When it was last counted, or its container last known; `None` for a zero.
     last: Option<Instant>,
-    /// Containers for whose sake it exists with 0. Two can have one label set: Podman's names may repeat for a
-    /// moment, and a rename may have been seen for one of them only.
+    /// How many known containers keep it, even with a count of 0. Two can share a label set: Podman's names may repeat
+    /// for a moment, and a rename may have been seen for one of them only.
     holders: usize,
 }
 
@@ -168,7 +168,7 @@ impl EventTable {
         is_new
     }
 
-    /// The same with what a container's zeros have already. An event brings its own copy of all that it is about.
+    /// The labels with the identity of the container's zeros, if any: each event brings its own copy.
     fn shared(&self, labels: EventLabels) -> EventLabels {
         let Some(event) = self.policy.start_at_zero.first() else { return labels };
         let counter = labels.counter;
@@ -179,7 +179,7 @@ impl EventTable {
         }
     }
 
-    /// A container has become known: what begins at 0 exists from now on.
+    /// A container has become known: its label sets that begin at 0 now exist.
     pub(super) fn hold(&mut self, container: &Container) {
         for labels in zeros(&self.policy, container) {
             match self.counts.get_mut(&labels) {
@@ -198,7 +198,7 @@ impl EventTable {
         }
     }
 
-    /// A container is no longer known: what has had no event goes with it.
+    /// A container is no longer known: its label sets without an event are dropped.
     pub(super) fn release(&mut self, container: &Container) {
         for labels in zeros(&self.policy, container) {
             let Some(entry) = self.counts.get_mut(&labels) else { continue };
@@ -217,9 +217,9 @@ impl EventTable {
         }
     }
 
-    /// Drops what has had no event for the retention, but for containers whose name still exists: such a count
-    /// must not begin anew under a label set that somebody still reads. Its time begins when the name is gone,
-    /// so that a container that is recreated, however old its last event, goes on from its count.
+    /// Drops label sets without an event for the retention time, except those of containers whose name still exists:
+    /// such a count must not restart while somebody still reads it. Its retention begins when the name is gone, so a
+    /// recreated container continues its count, however old its last event.
     pub(super) fn sweep(&mut self, now: Instant, exists: impl Fn(&str) -> bool) {
         for (labels, entry) in &mut self.counts {
             if let Some(last) = &mut entry.last
@@ -248,7 +248,7 @@ impl EventTable {
             let last = entry.last.filter(|_| entry.holders == 0);
             last.is_some_and(|last| now.saturating_duration_since(last) >= self.policy.retention)
         };
-        // Of several that are shown as one, the sum would fall with the first that goes. So they go together.
+        // If several label sets are shown as one, dropping one would decrease the sum. So they expire together.
         let mut staying = HashSet::new();
         if self.variants.exist() {
             let others = self.counts.iter().filter(|(_, entry)| !is_over(entry));
@@ -275,7 +275,7 @@ impl EventTable {
 }
 
 impl EventLabels {
-    /// What takes the events of label sets beyond the limit.
+    /// The label set for events beyond the limit.
     fn overflow(counter: Counter) -> Self {
         Self { counter, event: OVERFLOW.into(), kind: OVERFLOW.into(), identity: Arc::default() }
     }
@@ -295,8 +295,8 @@ impl EventLabels {
     }
 }
 
-/// The same without labels that are empty, and without NUL in keys. To Prometheus an empty label is as good as none, so
-/// with it and without it are one series.
+/// The identity without empty labels, and without NUL in keys. To Prometheus an empty label is the same as a missing
+/// one.
 fn normalized(identity: &Arc<EventIdentity>) -> Arc<EventIdentity> {
     let is_empty = |text: &Option<Text>| text.as_deref() == Some("");
     let EventIdentity { name, image, pod, env, container, labels, sandbox } = &**identity;
@@ -315,8 +315,8 @@ fn normalized(identity: &Arc<EventIdentity>) -> Arc<EventIdentity> {
 }
 
 impl EventSet {
-    /// The counts by what is shown where label names are escaped: those that become one label set are added up. They
-    /// have one retention, so no sum falls because a part of it goes.
+    /// The counts with escaped label names: label sets that become equal are added up. They expire together, so no sum
+    /// decreases.
     pub fn escaped(&self) -> Cow<'_, [EventCount]> {
         if !self.has_variants {
             return Cow::Borrowed(&self.list);
@@ -335,7 +335,7 @@ impl EventSet {
     }
 }
 
-/// A label set with container labels, as it is told apart where label names are escaped.
+/// A label set with container labels, compared by escaped label names.
 #[derive(PartialEq, Eq, Hash)]
 struct Escaped<'l> {
     counter: Counter,
@@ -362,14 +362,13 @@ impl<'l> Escaped<'l> {
     }
 }
 
-/// How many label sets become the same where label names are escaped: nearly always none, and then nothing has to be
-/// looked for.
+/// How many label sets become equal when label names are escaped: nearly always none, and then no search is needed.
 #[derive(Debug, Default)]
 struct Variants {
     hasher: RandomState,
-    /// Of each hash of an escaped label set, how many label sets have it.
+    /// The number of label sets for each hash of an escaped label set.
     sets: HashMap<u64, usize>,
-    /// How many hashes more than one has.
+    /// The number of hashes shared by several label sets.
     shared: usize,
 }
 

@@ -28,7 +28,7 @@ impl Expectation {
         }
     }
 
-    /// What the restart policy of a container says of it. Swarm starts its tasks anew itself, and gives them none.
+    /// The expectation that follows from the restart policy. Swarm restarts its tasks itself, without a policy.
     pub fn of_policy(restart_policy: &str, is_swarm_task: bool) -> Self {
         match restart_policy {
             "always" | "unless-stopped" => Self::Running,

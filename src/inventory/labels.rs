@@ -1,31 +1,31 @@
-//! What names and labels become where Prometheus' classic format is written, and which of them become one.
+//! How names and labels are escaped for Prometheus' classic format, and merged if they become equal.
 
 use std::borrow::Cow;
 
-/// A name with `_` for whatever the classic format does not take in one. It may still begin with a digit.
+/// A name with `_` for each character that the classic format does not allow. It may still begin with a digit.
 pub fn escaped(name: &str) -> String {
     name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
 }
 
-/// The label that a container label becomes, as the existing exporter has it: its key in lower case, and escaped.
+/// The label name for a container label, as in the existing exporter: its key in lower case, and escaped.
 pub fn container_label(key: &str) -> String {
     format!("container_label_{}", escaped(&key.to_lowercase()))
 }
 
-/// The label that an attribute of the resource becomes. What cannot be a name of its own has the prefix that
-/// Prometheus' own translation gives it.
+/// The label name for a resource attribute. A name that is not valid by itself gets the prefix that Prometheus' own
+/// translation uses.
 pub fn attribute_label(key: &str) -> String {
     let name = escaped(key);
     if is_reserved(&name) || name.starts_with(|c: char| c.is_ascii_digit()) { prefixed(&name) } else { name }
 }
 
-/// The same where names are kept.
+/// The same without escaping.
 pub fn kept_attribute_label(key: &str) -> String {
     let name = kept(key);
     if is_reserved(&name) { prefixed(&name) } else { name }
 }
 
-/// A name that may hold nearly everything. Prometheus takes no NUL in one, though in a value it does.
+/// A name with nearly any character. Prometheus accepts NUL in values, but not in names.
 pub fn kept(name: &str) -> String {
     name.replace('\0', "_")
 }
@@ -34,7 +34,7 @@ fn prefixed(name: &str) -> String {
     format!("key_{name}")
 }
 
-/// Whether a name is Prometheus' own, or none.
+/// Whether a name is reserved by Prometheus, or empty.
 fn is_reserved(name: &str) -> bool {
     name.is_empty() || name.starts_with("__")
 }

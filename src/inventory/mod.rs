@@ -1,9 +1,8 @@
 //! What is known of the daemon: its containers' states and the counts of its events.
 //!
-//! There is one [`Writer`] and there are any number of [`Reader`]s. Nothing here waits or does I/O: a
-//! writer's call changes the state under a short lock, a reader's takes an immutable [`Snapshot`] and lets
-//! go. A snapshot is built when a reader first asks after a change, so changes that nobody looks at cost
-//! nothing, and ten readers cost what one does.
+//! There is one [`Writer`] and there are any number of [`Reader`]s. Nothing here waits or does I/O: a writer changes
+//! the state under a short lock, a reader takes an immutable [`Snapshot`] and releases the lock. A snapshot is built
+//! when a reader first asks after a change: unread changes cost nothing, and ten readers cost as much as one.
 
 mod attention;
 mod container;
@@ -33,10 +32,10 @@ use events::EventTable;
 use run_table::RunTable;
 use runs::RunHistory;
 
-/// Events that are remembered one by one, for whoever looks at what has happened last.
+/// How many recent events are remembered one by one.
 const RECENT: usize = 100;
 
-/// An empty inventory, as the two ends of it.
+/// Creates an empty inventory; returns its writer and a reader.
 pub fn new(policy: EventPolicy) -> (Writer, Reader) {
     let shared = Arc::new(Mutex::new(State {
         containers: BTreeMap::new(),
@@ -73,13 +72,13 @@ pub struct ContainerSet {
     pub list: Vec<Arc<Container>>,
 }
 
-/// The end that changes the inventory; the watcher holds the only one.
+/// The handle that changes the inventory; there is only one.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Mutex<State>>,
 }
 
-/// The end that looks; cheap to clone.
+/// The handle that reads the inventory; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reader {
     shared: Arc<Mutex<State>>,
@@ -88,11 +87,11 @@ pub struct Reader {
 #[derive(Debug)]
 struct State {
     containers: BTreeMap<Text, Arc<Container>>,
-    /// Cleared while what is known may no longer be true.
+    /// False while the containers may be outdated.
     visible: bool,
     complete: bool,
     container_generation: u64,
-    /// The generation that the verdicts are of.
+    /// The container generation that the verdicts were computed for.
     judged_generation: u64,
     runs: RunTable,
     events: EventTable,
@@ -104,9 +103,8 @@ struct State {
 }
 
 impl Writer {
-    /// Puts a whole list in the place of everything that is known, and shows it. What is known of the containers
-    /// in `keep` stays as it is. What is known of one that could not be inspected stays as long as the list does
-    /// not contradict it.
+    /// Replaces all containers with a whole list, and shows them. Known containers in `keep` stay unchanged. A known
+    /// container that could not be inspected stays as long as the list does not contradict it.
     pub fn replace(&self, containers: Vec<Arc<Container>>, keep: &[Text], now: Instant) {
         let mut fresh: BTreeMap<Text, Arc<Container>> =
             containers.into_iter().map(|c| (Arc::clone(&c.id), c)).collect();
@@ -116,7 +114,7 @@ impl Writer {
                 fresh.entry(Arc::clone(id)).or_insert_with(|| Arc::clone(known));
             }
         }
-        // What has not changed stays the same object: readers keep what they have made of it.
+        // An unchanged container stays the same object: readers cache results for it.
         for container in fresh.values_mut() {
             state.inspected(container, now);
         }
@@ -135,19 +133,19 @@ impl Writer {
         state.complete = true;
     }
 
-    /// Adds a container, or puts what is now known of it in the place of what was.
+    /// Adds or updates a container.
     pub fn upsert(&self, mut container: Arc<Container>, now: Instant) {
         let mut state = lock(&self.shared);
         state.inspected(&mut container, now);
         state.know(container);
     }
 
-    /// Takes in what an event tells of a container's run.
+    /// Records an event of a container's run.
     pub fn run_event(&self, event: ContainerRunEvent, now: Instant) {
         lock(&self.shared).runs.event(event, now);
     }
 
-    /// A container is gone: nothing more will be told of its runs.
+    /// A container is gone: no more events of its runs will come.
     pub fn destroyed(&self, id: &Text) {
         lock(&self.shared).runs.destroyed(id);
     }
@@ -203,7 +201,7 @@ impl Writer {
         counted
     }
 
-    /// Decides what has waited long enough, and drops the label sets whose retention is over.
+    /// Decides the ends that have waited long enough, and drops the label sets whose retention is over.
     pub fn sweep(&self, now: Instant) {
         let mut guard = lock(&self.shared);
         let state = &mut *guard;
@@ -241,8 +239,8 @@ impl Reader {
 }
 
 impl State {
-    /// An inspect has told of a container. What has not changed becomes the object that is known already: readers keep
-    /// what they have made of it.
+    /// An inspect has returned a container. If nothing has changed, the known object is kept: readers cache results for
+    /// it.
     fn inspected(&mut self, container: &mut Arc<Container>, now: Instant) {
         if let Some(known) = self.containers.get(&container.id) {
             if known.verdict != container.verdict {
@@ -255,7 +253,7 @@ impl State {
         self.runs.inspected(container, now);
     }
 
-    /// Decides what is to be said of each container. Nothing is done where nothing has changed.
+    /// Computes the verdict on each container, if anything has changed.
     fn judge(&mut self) {
         if !self.runs.take_has_changed() && self.judged_generation == self.container_generation {
             return;
@@ -282,7 +280,7 @@ impl State {
             return;
         }
         if known.is_none_or(|known| known.event_identity != container.event_identity) {
-            // The new first: what both have must not go for a moment.
+            // The new one first: label sets of both must not vanish in between.
             self.events.hold(&container);
             if let Some(known) = known {
                 self.events.release(known);

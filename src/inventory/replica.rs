@@ -7,7 +7,7 @@ use super::text::Text;
 /// Who runs a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Orchestrator {
-    /// Docker Compose, or what labels as it does.
+    /// Docker Compose, or a tool that sets its labels.
     Compose,
     /// A Swarm.
     Swarm,
@@ -18,7 +18,7 @@ pub enum Orchestrator {
 /// The place that a container fills. A newer container with the same place replaces it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Replica {
-    /// Whose place it is.
+    /// What runs the service.
     pub orchestrator: Orchestrator,
     /// The Compose project, the stack (empty without one), or the namespace.
     pub project: Text,
@@ -46,7 +46,7 @@ impl Replica {
         if let (Some(project), Some(service)) =
             (get("com.docker.compose.project"), get("com.docker.compose.service"))
         {
-            // `docker compose run`: beside the service, not of it.
+            // `docker compose run`: not a replica of the service.
             if get("com.docker.compose.oneoff").is_some_and(|oneoff| oneoff.eq_ignore_ascii_case("true")) {
                 return None;
             }

@@ -1,4 +1,4 @@
-//! The runs of all containers: who is told of what, and how many ended for which reason.
+//! The runs of all containers: passes events and inspects to each container's history, and collects the ends.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::runs::{End, RunEvent, RunHistory, RunState};
 pub struct ContainerRunEvent {
     /// The container's id.
     pub id: Text,
-    /// What the end of its run is counted under.
+    /// The labels that the end of its run is counted under.
     pub identity: Arc<EventIdentity>,
     /// What has happened.
     pub event: RunEvent,
@@ -27,20 +27,20 @@ pub struct ContainerRunEvent {
 pub struct ContainerEnd {
     /// The container's id.
     pub id: Text,
-    /// What it is counted under.
+    /// The labels that it is counted under.
     pub identity: Arc<EventIdentity>,
     /// The end.
     pub end: End,
 }
 
-/// A container that is not known is remembered for so long after its last event.
+/// How long the runs of an unknown container are remembered after its last event or inspect.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
-/// What is known of each container's runs, also of those that were never inspected.
+/// The runs of each container, including containers that were never inspected.
 #[derive(Debug, Default)]
 pub(super) struct RunTable {
     records: HashMap<Text, RunRecord>,
-    /// Ends that nobody has been told of yet.
+    /// Ends that were not yet taken.
     ended: Vec<ContainerEnd>,
     /// Whether anything has changed since that was last asked.
     has_changed: bool,
@@ -53,7 +53,7 @@ struct RunRecord {
 }
 
 impl RunTable {
-    /// An event tells of a container's run.
+    /// Records an event of a container's run.
     pub(super) fn event(&mut self, told: ContainerRunEvent, now: Instant) {
         let ContainerRunEvent { id, identity, event, at, is_counted } = told;
         self.change(id, Some(identity), |history, ends| {
@@ -61,7 +61,7 @@ impl RunTable {
         });
     }
 
-    /// An inspect tells of it. A list, which stands in where the inspect fails, has no times and tells nothing.
+    /// Records an inspect. A container from the list, used if the inspect fails, has no times and is ignored.
     pub(super) fn inspected(&mut self, container: &Container, now: Instant) {
         if !container.is_inspected {
             return;
@@ -80,7 +80,7 @@ impl RunTable {
         });
     }
 
-    /// A container is gone: nothing more will be told of its runs.
+    /// A container is gone: no more events of its runs will come.
     pub(super) fn destroyed(&mut self, id: &Text) {
         if self.records.contains_key(id) {
             self.change(Text::clone(id), None, RunHistory::finish);
@@ -88,7 +88,7 @@ impl RunTable {
         }
     }
 
-    /// Decides what has waited long enough, and forgets those that no longer exist.
+    /// Decides the ends that have waited long enough, and forgets containers that no longer exist.
     pub(super) fn tick(&mut self, now: Instant, exists: impl Fn(&str) -> bool) {
         let waiting: Vec<Text> = self.records.keys().cloned().collect();
         for id in waiting {

@@ -1,9 +1,9 @@
 //! The runs of a container, and why each ended: events and inspects in, ends out. Nothing here waits or asks for
 //! the time.
 //!
-//! A run goes from a start to a `die`. Most ends are decided by the events of the run alone. An end that nobody
-//! asked for waits for the inspect after it, which knows whether the kernel killed the container for memory:
-//! Podman tells that by no event. An end whose `die` was missed is found by a later `FinishedAt`.
+//! A run goes from a start to a `die`. Most ends are decided by the events of the run alone. An end that nobody asked
+//! for waits for the next inspect, which shows whether the kernel killed the container for memory: Podman sends no
+//! event for that. An end whose `die` was missed is detected by a later `FinishedAt`.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -26,7 +26,7 @@ pub enum ExitReason {
     StopTimeout,
     /// SIGKILL came through the engine, without a stop before it.
     Killed,
-    /// It happened unseen, and what is left does not tell.
+    /// No event was seen, and the inspect does not show the reason.
     Unknown,
 }
 
@@ -43,7 +43,7 @@ impl ExitReason {
         Self::Unknown,
     ];
 
-    /// Those that somebody wants to be woken for. Their counts begin at 0, so that the first one is an increase.
+    /// Reasons worth an alert. Their counts begin at 0, so that the first one is an increase.
     pub const FAILURES: [Self; 3] = [Self::Error, Self::Signal, Self::Oom];
 
     /// The value of the label `reason`.
@@ -91,7 +91,7 @@ impl ExitReason {
         matches!(self, Self::Stopped | Self::StopTimeout | Self::Killed)
     }
 
-    /// What an exit code says where nobody asked for the end.
+    /// The reason by exit code, for an end that nobody asked for.
     fn of_exit_code(code: Option<i64>) -> Self {
         match code {
             None => Self::Unknown,
@@ -123,11 +123,11 @@ pub enum RunEvent {
 /// What an inspect tells of a container's runs. Times are Unix times in seconds, 0 for never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct RunState {
-    /// Whether a run is on.
+    /// Whether the container runs.
     pub(super) running: bool,
     /// When the last run began.
     pub(super) started_at: i64,
-    /// When the last run that is over ended.
+    /// When the last finished run ended.
     pub(super) finished_at: i64,
     /// The exit code of the last run.
     pub(super) exit_code: i64,
@@ -148,36 +148,36 @@ pub struct End {
     pub lasted: Option<Duration>,
     /// Whether it belongs to the counts: not where it came before this program.
     pub is_counted: bool,
-    /// Whether no event told of it.
+    /// Whether it had no event.
     pub is_unseen: bool,
 }
 
-/// What is known of a container's runs, as far as the verdict on it goes by it.
+/// What the verdict on a container needs to know of its runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct RunSummary {
     /// How the last run ended, where one has and that is decided.
     pub(super) last_end: Option<ExitReason>,
-    /// Whether the last runs ended unasked and soon, one after the other.
+    /// Whether the last runs were all short and ended unasked.
     pub(super) is_looping: bool,
-    /// Whether a signal came through the engine since the start of the run that is on; `None` where that start was
-    /// not seen.
+    /// Whether a signal came through the engine since the start of the current run; `None` if that start was not seen.
     pub(super) was_signalled: Option<bool>,
 }
 
-/// A request to stop counts for so long: `docker stop --time 600`.
+/// How long a stop request counts: `docker stop --time 600`.
 const REQUEST_LASTS: Duration = Duration::from_secs(600);
-/// A run of so long is not one of a loop.
+/// A run of at least this length is not part of a restart loop.
 const LONG_RUN: Duration = Duration::from_secs(600);
-/// So many short runs in a row are a loop.
+/// This many short runs in a row are a restart loop.
 const LOOP: u8 = 3;
-/// How long an end waits for what else is told of it: the inspect after a `die`, or the `die` of an inspect.
+/// How long an end waits for more information: the inspect after a `die`, or the `die` of an end that an inspect
+/// showed.
 const GRACE: Duration = Duration::from_secs(2);
-/// A `die` so long after a `FinishedAt` may still tell of that end.
+/// A `die` up to this long after a `FinishedAt` may be of the same end.
 const SAME_END_SECONDS: i64 = 5;
-/// Signals and OOM kills of one run that are remembered. What asks for a stop is among the last of them.
+/// How many signals and OOM kills of one run are remembered. A stop request is among the last of them.
 const REMEMBERED: usize = 16;
 
-/// Something that a run's end can come of.
+/// A possible cause of a run's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cause {
     Signal(Signal),
@@ -204,13 +204,13 @@ struct MissedEnd {
 /// What is known of a container's runs.
 #[derive(Debug, Default)]
 pub(super) struct RunHistory {
-    /// When the run that is on began, by the engine's clock, and when that was learnt.
+    /// When the current run began, by the engine's clock, and when this was learnt.
     started: Option<(SystemTime, Instant)>,
-    /// Whether the start of the run that is on was seen.
+    /// Whether the start of the current run was seen.
     start_seen: bool,
     /// Whether a signal came through the engine since that start.
     signalled: bool,
-    /// Signals and OOM kills of the run that is on, in their order.
+    /// Signals and OOM kills of the current run, in their order.
     causes: Vec<(Cause, SystemTime)>,
     pending: Option<PendingEnd>,
     missed: Option<MissedEnd>,
@@ -219,7 +219,7 @@ pub(super) struct RunHistory {
     short_runs: u8,
     /// The last `FinishedAt` of an inspect; `None` before the first inspect.
     finished_at: Option<i64>,
-    /// Ends that events have told of since `finished_at` last changed.
+    /// `die` events since `finished_at` last changed.
     ends_since: u32,
     /// The `FinishedAt` of an end that was counted without its `die`.
     inferred: Option<i64>,
@@ -269,7 +269,7 @@ impl RunHistory {
         self.heard_at = Some(now);
         self.stop_signal = state.stop_signal;
         if let Some(pending) = self.pending {
-            // One that was answered before the `die` tells nothing of it.
+            // An inspect from before the `die` does not show this end.
             if !state.running {
                 let code = pending.end.exit_code.or(Some(state.exit_code).filter(|code| *code >= 0));
                 if let Some(pending) = &mut self.pending {
@@ -308,7 +308,7 @@ impl RunHistory {
                 // The event's time is the more exact one.
                 (Some((known, _)), Some(start)) if unix_seconds(known) >= unix_seconds(start) => {}
                 (_, Some(start)) => {
-                    // No event has told of this start.
+                    // This start had no event.
                     self.start_seen = false;
                     self.started = Some((start, now));
                 }
@@ -317,7 +317,7 @@ impl RunHistory {
         }
     }
 
-    /// Time has passed: what has waited long enough for more to be told of it is an end now.
+    /// Time has passed: decides the ends that have waited long enough.
     pub(super) fn tick(&mut self, now: Instant, ends: &mut Vec<End>) {
         if self.pending.is_some_and(|pending| now.saturating_duration_since(pending.since) >= GRACE) {
             self.settle_pending(false, ends);
@@ -332,13 +332,13 @@ impl RunHistory {
         }
     }
 
-    /// The container is gone: no inspect will tell more.
+    /// The container is gone: no inspect will follow.
     pub(super) fn finish(&mut self, ends: &mut Vec<End>) {
         self.settle_pending(false, ends);
         self.settle_missed(ends);
     }
 
-    /// What the verdict on the container goes by.
+    /// What the verdict on the container needs.
     pub(super) fn summary(&self) -> RunSummary {
         RunSummary {
             last_end: self.last_end.map(|end| end.reason),
@@ -438,21 +438,21 @@ impl RunHistory {
     }
 }
 
-/// What an inspect alone tells of an end.
+/// The end as far as an inspect shows it.
 fn end_by_inspect(state: &RunState, is_counted: bool) -> End {
     let end = |reason, exit_code| {
         let lasted = lasted(state);
         End { reason, exit_code, lasted, is_counted, is_unseen: true }
     };
     if state.running {
-        // The code and the OOM kill are those of the run that is on.
+        // The exit code and the OOM flag belong to the current run.
         return End { lasted: None, ..end(ExitReason::Unknown, None) };
     }
     let code = Some(state.exit_code).filter(|code| *code >= 0);
     match state.exit_code {
         1.. if state.oom_killed => end(ExitReason::Oom, code),
         1..=128 => end(ExitReason::Error, code),
-        // 0 and what a signal leaves may have been asked for.
+        // Exit code 0, or that of a signal, may come from a requested stop.
         _ => end(ExitReason::Unknown, code),
     }
 }

@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Signal(u8);
 
-/// Linux' names, from 1 on. Architectures that number some of them otherwise run no container engine.
+/// Linux' names, from 1 on. No container engine runs on architectures with other numbers.
 const NAMES: [&str; 31] = [
     "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
     "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
@@ -20,7 +20,7 @@ impl Signal {
     pub const INT: Self = Self(2);
     /// Ctrl-\.
     pub const QUIT: Self = Self(3);
-    /// No process can heed or ignore it.
+    /// No process can handle or ignore it.
     pub const KILL: Self = Self(9);
     /// What `docker stop` sends where the image names no other.
     pub const TERM: Self = Self(15);
