@@ -226,7 +226,7 @@ fn labelled(labels: &[(&str, &str)]) -> Arc<EventIdentity> {
     Arc::new(EventIdentity { labels, ..identity("web") })
 }
 
-/// What is counted for each label set, as it is shown where names are escaped.
+/// The count of each label set, with escaped label names.
 fn escaped(reader: &Reader) -> Vec<(String, u64)> {
     let events = reader.snapshot().events;
     let mut counts: Vec<_> = events
@@ -248,7 +248,7 @@ fn label_sets_beyond_the_limit_are_counted_as_one() {
     let now = Instant::now();
     writer.replace(vec![container("a", "web"), container("b", "db")], &[], Instant::now());
     let count = |action: &str| writer.count(event(action, "web"), now);
-    // What begins at 0 takes no place of others.
+    // Label sets that begin at 0 do not count towards the limit.
     assert_eq!(["oom", "a", "b", "a"].map(count), [Counted::Itself; 4]);
     let others = ["c", "d", "c"].map(count);
     let overflow = |is_new| Counted::Overflow { is_new };
@@ -261,7 +261,7 @@ fn label_sets_beyond_the_limit_are_counted_as_one() {
         (key("overflow", ""), 3),
     ];
     assert_eq!(counts(&reader), HashMap::from(expected));
-    // One that is known is counted on, and a container that comes has its zero.
+    // A known label set still counts, and a new container still gets its zero.
     assert_eq!(count("b"), Counted::Itself);
     writer.upsert(container("c", "new"), Instant::now());
     assert_eq!(counts(&reader)[&key("oom", "new")], 0);
@@ -285,10 +285,10 @@ fn what_goes_makes_room_and_takes_no_count_with_it() {
     assert_eq!(writer.count(event("y", "web"), at(300)), Counted::Overflow { is_new: false });
     writer.sweep(at(600));
     assert_eq!(counts(&reader).get(&key("overflow", "")), None, "it has a retention as all have");
-    // A zero that its container leaves behind with a count takes a place.
+    // A zero with a count takes a place once its container is gone.
     writer.remove("a");
     assert_eq!(writer.count(event("z", "web"), at(600)), Counted::Overflow { is_new: true });
-    // They come and go without an end, and so do containers.
+    // Label sets and containers come and go endlessly.
     for round in 0..100 {
         let name = format!("c{round}");
         writer.upsert(container(&name, &name), Instant::now());
@@ -338,13 +338,13 @@ fn what_is_shown_as_one_is_counted_as_one() {
             count("oom", before, start);
             count("die", before, start);
         }
-        // Made anew, under the same name.
+        // Recreated, with the same name.
         writer.replace(vec![web("b", after)], &[], Instant::now());
         assert_eq!((of("oom"), of("die")), (Some(3), Some(3)), "{before:?} {after:?}");
         count("oom", after, at(1));
         count("die", after, at(1));
         assert_eq!((of("oom"), of("die")), (Some(4), Some(4)), "{before:?} {after:?}");
-        // Gone: the older part is not over before the younger.
+        // Removed: the older label set does not expire before the younger.
         writer.sweep(at(1_000));
         writer.remove("b");
         count("die", after, at(1_100));
@@ -409,7 +409,7 @@ fn die(exit_code: i64) -> RunEvent {
     RunEvent::Die { exit_code: Some(exit_code), oom_killed: false }
 }
 
-/// As `docker inspect` tells of it after its end.
+/// As `docker inspect` shows it after its end.
 fn exited(id: &str, policy: &str, exit_code: i64, finished_at: i64) -> Arc<Container> {
     Arc::new(Container {
         status: Status::Exited,
@@ -507,7 +507,7 @@ fn a_verdict_that_changes_makes_another_generation_and_one_that_stays_none() {
     writer.run_event(run_event("web", "web", hangup, 101, true), now);
     assert_ne!(reader.snapshot().containers.generation, before.generation);
     assert_eq!(verdict(&reader).is_policy_disarmed, Some(true));
-    // An inspect that says the same makes no other object of it.
+    // An equal inspect keeps the same object.
     let known = Arc::clone(&reader.snapshot().containers.list[0]);
     writer.upsert(running("unless-stopped"), now);
     assert!(Arc::ptr_eq(&known, &reader.snapshot().containers.list[0]));
@@ -516,7 +516,7 @@ fn a_verdict_that_changes_makes_another_generation_and_one_that_stays_none() {
 }
 
 proptest! {
-    /// Whatever comes and goes: no count that was told is less under the same label set, and none is there twice.
+    /// Whatever comes and goes: no shown count decreases under the same label set, and no label set appears twice.
     #[test]
     fn what_was_told_never_goes_back(steps in proptest::collection::vec((0..4u8, 0..3usize, 0..5usize, 0..3usize), 1..60)) {
         const LABELS: [&[(&str, &str)]; 5] =
@@ -542,7 +542,7 @@ proptest! {
                     writer.sweep(now);
                 }
             }
-            // Where it panics, a label set is there twice.
+            // Panics if a label set appears twice.
             let counts: HashMap<String, u64> = escaped(&reader).into_iter().collect();
             for (labels, count) in &counts {
                 prop_assert!(told.get(labels).is_none_or(|before| before <= count), "{}: {:?}, then {}", labels, told, count);

@@ -1,8 +1,8 @@
-//! `ends.txt` is the table; what is here plays it.
+//! Plays the table in `ends.txt`.
 
 use super::*;
 
-/// What the exporter is and what the engine knows, side by side.
+/// The exporter's history and the engine's state, side by side.
 struct Play {
     history: RunHistory,
     engine: RunState,
@@ -132,7 +132,7 @@ fn steps(line: &str) -> Vec<(String, bool)> {
     steps
 }
 
-/// Plays the steps, with an inspect more before each step whose place is in `inspects`.
+/// Plays the steps, with an extra inspect before each step whose index is in `inspects`.
 fn play(steps: &[(String, bool)], inspects: &[usize]) -> (String, String) {
     // The buffer is read before the first list: what is replayed comes before the inspect of the start.
     let mut play = Play::new();
@@ -196,7 +196,7 @@ fn every_row_of_the_table_holds() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Inspects come whenever they come. Where every event arrives, one more or less of them changes nothing.
+/// Inspects come at any time. If every event arrives, one more or less of them changes nothing.
 #[test]
 fn inspects_in_between_change_nothing() {
     let fixed = |step: &(String, bool)| {
@@ -204,7 +204,8 @@ fn inspects_in_between_change_nothing() {
     };
     let mut tried = 0;
     for (line, steps, counted, shown) in table() {
-        // What is told by no event depends on when the engine is asked, and so does a code that no event gives.
+        // Without an event, the result depends on when the engine is asked, and so does an exit code that no event
+        // carries.
         if steps.iter().any(fixed) || line.contains("die 137, oom") {
             continue;
         }
