@@ -15,8 +15,8 @@ use crate::event::{Event, Filters};
 const BUFFER: usize = 256;
 /// How many lines may wait in one stream.
 const QUEUE: usize = 1024;
-/// How long a stream whose queue is full is waited for before it is passed over. moby waits for 100 ms; on a machine
-/// that tests share with others, a reader that is quick enough can be kept from its turn for longer than that.
+/// How long to wait for a stream whose queue is full before it misses the line. moby waits for 100 ms; on a shared test
+/// machine even a fast reader can be delayed for longer.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a stream carries: lines, or the error that cuts it.
@@ -42,7 +42,7 @@ struct Stream {
     filters: Filters,
     legacy: bool,
     until: Option<i64>,
-    /// What is dated before it is passed over.
+    /// Events with a time before it are skipped.
     from: Option<i64>,
 }
 
@@ -99,7 +99,7 @@ impl Broker {
         self.streams.retain(|stream| deliver(&stream.lines, Ok(bytes.clone()), skipped));
     }
 
-    /// Opens a stream: what the buffer has from `since` on, then what follows. Nothing can come in between.
+    /// Opens a stream: the buffered events from `since` on, then new ones, without a gap.
     pub(crate) fn subscribe(
         &mut self,
         since: Option<i64>,
@@ -143,7 +143,7 @@ impl Broker {
         self.buffer.clear();
     }
 
-    /// Whether events reach the streams; the buffer has them either way.
+    /// While silent, events do not reach the streams; they are buffered either way.
     pub(crate) fn silence(&mut self, silent: bool) {
         self.silent = silent;
     }
@@ -160,7 +160,8 @@ impl Broker {
     }
 }
 
-/// Hands a line to a stream, waiting for a full queue as long as moby does. Tells whether the stream lives.
+/// Sends a line to a stream, and waits up to `PATIENCE` while its queue is full. Returns whether the stream is still
+/// open.
 fn deliver(lines: &mpsc::Sender<Line>, mut line: Line, skipped: &mut u64) -> bool {
     let deadline = Instant::now() + PATIENCE;
     loop {

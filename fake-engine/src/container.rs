@@ -7,8 +7,7 @@ use serde_json::{Value, json};
 
 /// A container as the engine shows it: its entry in the list, and the answer to an inspect.
 ///
-/// Every setter changes both, as far as both show what is set. What no setter covers is changed in the two
-/// public values.
+/// Each setter changes both if both contain the value. Anything else is changed in the two public values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Container {
     /// The entry in `containers/json`.
@@ -17,7 +16,7 @@ pub struct Container {
     pub inspect: Value,
 }
 
-/// What `docker inspect` says of a time that never came.
+/// What `docker inspect` shows for a time that never was.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
 impl Container {
@@ -197,7 +196,7 @@ impl Container {
     }
 }
 
-/// What a real engine said of a plain running container, without its names.
+/// A real engine's answers for a plain running container, without its names.
 fn template() -> &'static Container {
     static TEMPLATE: LazyLock<Container> = LazyLock::new(|| {
         let parse = |text| serde_json::from_str(text).unwrap_or_else(|error| panic!("template: {error}"));

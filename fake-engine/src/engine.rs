@@ -23,7 +23,7 @@ use crate::server::{self, Endpoint, Request, Shared, State, Stored, Version};
 /// How long connections may take to break off.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// A fake engine. It ends, and its socket goes, when this is dropped.
+/// A fake engine. On drop it stops, and removes its socket.
 pub struct FakeEngine {
     shared: Arc<Shared>,
     socket: PathBuf,
@@ -37,9 +37,9 @@ pub struct FakeEngine {
 
 /// The listener's task.
 struct Listening {
-    /// Ends it, and the connections that it has taken.
+    /// Stops the listener, and the connections that it has accepted.
     stop: CancellationToken,
-    /// Closed once the listener is.
+    /// Disconnected once the listener is closed.
     closed: mpsc::Receiver<()>,
 }
 
@@ -109,7 +109,7 @@ impl FakeEngine {
     }
 }
 
-/// Containers. None of these sends an event, but for [`FakeEngine::act`].
+/// Containers. None of these methods sends an event.
 impl FakeEngine {
     /// Adds a container, or replaces the one with its id. Returns the id.
     pub fn add(&self, container: Container) -> String {
@@ -262,8 +262,8 @@ impl FakeEngine {
         lock(&self.shared.broker).set_clock(ahead);
     }
 
-    /// From now on events are chosen by their time alone, as Podman does it: what is dated before `since` is passed
-    /// over, also of what has yet to happen. Docker looks back from its last event to the first that is too old.
+    /// From now on events are filtered by their time alone, as Podman does: each event with a time before `since` is
+    /// skipped, future ones too. Docker goes back from its last event to the first one that is too old.
     pub fn choose_events_by_time(&self) {
         lock(&self.shared.broker).choose_by_time();
     }
@@ -316,7 +316,7 @@ impl FakeEngine {
         lock(&self.shared.state).script.add(target, fault, Some(times));
     }
 
-    /// Ends the faults of a target; what hangs is answered.
+    /// Ends the faults of a target; hung requests are answered.
     pub fn heal(&self, target: &Target) {
         lock(&self.shared.state).script.heal(target);
         self.shared.healed.send_replace(());
@@ -328,8 +328,7 @@ impl FakeEngine {
         self.shared.healed.send_replace(());
     }
 
-    /// Targets with faults that were given a number and have not all happened: a script that has run to its end
-    /// leaves none.
+    /// Targets whose counted faults have not all happened; empty once a script has run to its end.
     pub fn unspent(&self) -> Vec<Target> {
         lock(&self.shared.state).script.unspent()
     }
@@ -338,7 +337,7 @@ impl FakeEngine {
     pub fn refuse(&self) {
         if let Some(listening) = lock(&self.listening).take() {
             listening.stop.cancel();
-            // Until then the system takes connections for it, and it may take one more itself.
+            // Until the listener is closed, the kernel still queues connections, and the listener may accept one more.
             let _ = listening.closed.recv_timeout(CLOSING);
         }
         lock(&self.shared.broker).end(true);
@@ -399,7 +398,7 @@ impl FakeEngine {
         self.shared.hung.send_replace(true);
     }
 
-    /// Answers again, also what waited.
+    /// Answers again, including waiting requests.
     pub fn resume(&self) {
         self.shared.hung.send_replace(false);
     }

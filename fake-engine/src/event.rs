@@ -81,7 +81,7 @@ impl Event {
     }
 }
 
-/// The `filters` of an events request: for each key the values of which one must fit.
+/// The `filters` of an events request: for each key, the values of which one must match.
 #[derive(Debug, Default)]
 pub(crate) struct Filters(BTreeMap<String, Vec<String>>);
 
@@ -120,7 +120,7 @@ fn fits(event: &Event, key: &str, value: &str) -> bool {
     let attribute = |name: &str| event.attributes.get(name).map(String::as_str);
     match key {
         "type" => event.kind == value,
-        // These three stand for all that follows their colon too (moby issue 25798).
+        // These three also match any text after their colon (moby issue 25798).
         "event" if ["health_status", "exec_create", "exec_start"].contains(&value) => {
             event.action.starts_with(value)
         }

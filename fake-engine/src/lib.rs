@@ -1,4 +1,4 @@
-//! A Docker Engine that is played, for tests and benchmarks.
+//! A simulated Docker Engine, for tests and benchmarks.
 //!
 //! It answers the five read-only calls (`_ping`, `version`, `events`, `containers/json` and
 //! `containers/{id}/json`) on a unix socket as moby does, keeps a record of every request, and fails on
@@ -32,7 +32,7 @@ pub use server::{Endpoint, Request};
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Locks, also after a test has panicked while it held the lock: the other threads are to end in order.
+/// Locks even if a test has panicked while it held the lock, so that the other threads can end cleanly.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

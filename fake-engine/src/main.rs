@@ -86,7 +86,7 @@ fn run(arguments: &Arguments) -> std::io::Result<()> {
     })
 }
 
-/// A clock of so many ticks a second; none for 0.
+/// A timer with `rate` ticks a second; none for 0.
 fn ticks(rate: f64) -> Option<tokio::time::Interval> {
     (rate > 0.0).then(|| tokio::time::interval(Duration::from_secs_f64(1.0 / rate)))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-/// What a fault is for.
+/// Which requests a fault applies to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
     /// `_ping`
@@ -40,7 +40,7 @@ pub enum Fault {
     Truncated,
     /// Status 200 with this body.
     Body(Bytes),
-    /// Status 200 with a body that begins so and goes on with the second part again and again, without end.
+    /// Status 200 with an endless body: the first part, then the second part again and again.
     Endless(Bytes, Bytes),
 }
 
@@ -67,7 +67,7 @@ impl Script {
 
     /// Ends all faults.
     pub(crate) fn heal_all(&mut self) {
-        // A hang that was asked for once has left `faults` already, and is to end too.
+        // A hang for a single answer has left `faults` already, but has to end too.
         for target in [Target::Ping, Target::Version, Target::Events, Target::List, Target::AnyInspect] {
             self.healed.entry(target).or_default();
         }

@@ -46,7 +46,7 @@ pub enum Endpoint {
 /// A request that the engine got.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// `GET`, it is to be hoped.
+    /// The HTTP method; `GET` for every valid call.
     pub method: String,
     /// The path without its version.
     pub path: String,
@@ -68,14 +68,14 @@ pub(crate) struct Shared {
     pub(crate) requests: Mutex<Vec<Request>>,
     /// While true, no request is answered and no stream carries anything.
     pub(crate) hung: watch::Sender<bool>,
-    /// Wakes hung requests, for them to see whether it is their target that was healed.
+    /// Wakes hung requests, which then check whether their target was healed.
     pub(crate) healed: watch::Sender<()>,
-    /// Open connections, and a bell for each that closes.
+    /// The number of open connections, and a signal for each that closes.
     pub(crate) open: Mutex<usize>,
     pub(crate) closed: Condvar,
 }
 
-/// What the engine would have on disk, and what it is to do wrong.
+/// The engine's containers and settings, and its faults.
 pub(crate) struct State {
     pub(crate) containers: BTreeMap<String, Stored>,
     pub(crate) minimum: Version,
@@ -84,7 +84,7 @@ pub(crate) struct State {
     pub(crate) script: Script,
 }
 
-/// A container as its answers: 10,000 of them would take too much as trees of values.
+/// A container as serialised answers: as JSON values, 10,000 of them would take too much memory.
 pub(crate) struct Stored {
     pub(crate) name: String,
     pub(crate) running: bool,
@@ -123,7 +123,7 @@ impl std::fmt::Display for Version {
 /// The first version whose events have no `status`, `id` and `from`.
 const MODERN_EVENTS: Version = Version(1, 52);
 
-/// Between the last bytes and the break of a connection, which would otherwise take bytes not yet written along.
+/// The pause between the last bytes and the break of a connection, which would otherwise lose unwritten bytes.
 const FLUSH: Duration = Duration::from_millis(20);
 
 /// Takes connections until the token is cancelled; then all of them break off at once.
@@ -139,7 +139,7 @@ async fn connection(shared: Arc<Shared>, stream: UnixStream, stop: CancellationT
     let service = service_fn(move |request| answer(Arc::clone(&handler), request));
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    // How a connection ends is the client's affair, or what the script wanted.
+    // Errors are ignored: they come from the client, or from the script.
     let _ = stop.run_until_cancelled(connection).await;
     *lock(&shared.open) -= 1;
     shared.closed.notify_all();
@@ -193,7 +193,7 @@ async fn answer(shared: Arc<Shared>, request: HttpRequest<Incoming>) -> Result<R
     Ok(headers(&shared, response))
 }
 
-/// Notes what came in, before anything can hold it up.
+/// Records a request before anything can delay it.
 fn record(shared: &Shared, request: &HttpRequest<Incoming>) -> Request {
     let whole = request.uri().path();
     let versioned = whole.strip_prefix("/v").and_then(|rest| rest.split_once('/'));
@@ -231,7 +231,7 @@ fn name_in(inspect_path: &str) -> &str {
     inspect_path.split('/').nth(2).unwrap_or_default()
 }
 
-/// The whole id of what a path names: by id, by name, or by a prefix of the id that fits one container only.
+/// The full id of the container that a path names: by id, by name, or by an unambiguous prefix of the id.
 fn resolve(shared: &Shared, given: &str) -> String {
     let state = lock(&shared.state);
     if state.containers.contains_key(given) {
@@ -296,7 +296,7 @@ fn version_body(shared: &Shared) -> Bytes {
 fn list(shared: &Shared, request: &Request) -> Response<Body> {
     let filters = request.query.get("filters").map(String::as_str).unwrap_or_default();
     if !["", "{}", "null"].contains(&filters) {
-        // An answer that ignored them would be a wrong one.
+        // Ignoring the filters would give a wrong answer.
         return message(StatusCode::BAD_REQUEST, "the fake engine's list has no filters");
     }
     let all = request.query.get("all").is_some_and(|all| is_true(all));
@@ -401,7 +401,7 @@ async fn hang(shared: &Shared, target: &Target) {
     }
 }
 
-/// The first half of the right answer. Of an event stream, which has no end, it is half an event.
+/// The first half of the right answer; half an event for the endless event stream.
 async fn half(shared: &Shared, endpoint: Endpoint, request: &Request) -> Bytes {
     if endpoint == Endpoint::Events {
         return Bytes::from_static(br#"{"Type":"container","Action":"sta"#);
@@ -454,7 +454,7 @@ fn full(body: impl Into<Bytes>) -> Body {
     Full::new(body.into()).map_err(|never| match never {}).boxed()
 }
 
-/// What moby says of itself in every answer.
+/// Adds the headers that moby sends with every answer.
 fn headers(shared: &Shared, mut response: Response<Body>) -> Response<Body> {
     let version = lock(&shared.state).maximum.to_string();
     let now = now_nano().saturating_add(shared.clock_ahead.load(Ordering::Relaxed));
