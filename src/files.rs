@@ -16,14 +16,14 @@ pub const MAX_SIZE: u64 = 16 * 1024 * 1024;
 
 /// Reads a regular file. Errors do not name it.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // Before it is opened, for opening a device can do something: a watchdog begins to count.
+    // Checked before it is opened, because opening a device can have an effect: a watchdog begins to count.
     check(&std::fs::metadata(path)?)?;
-    // What takes its place in between is opened without waiting, and looked at again.
+    // Another file may take its place in between, so it is opened without waiting, and checked again.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
     check(&file.metadata()?)?;
     let mut content = Vec::new();
-    // Some, such as those of /proc, hold more than their metadata says.
+    // Some files, such as those of /proc, hold more than their metadata says.
     file.take(MAX_SIZE + 1).read_to_end(&mut content)?;
     if content.len() as u64 > MAX_SIZE {
         return Err(too_large());
@@ -49,7 +49,7 @@ fn check(metadata: &Metadata) -> io::Result<()> {
     if metadata.len() > MAX_SIZE { Err(too_large()) } else { Ok(()) }
 }
 
-/// What a file is that is not a regular one.
+/// The name of a file type other than a regular file.
 pub fn kind(file_type: FileType) -> &'static str {
     if file_type.is_dir() {
         "directory"
@@ -105,7 +105,7 @@ mod tests {
         let file = File::create(&path).unwrap();
         file.set_len(MAX_SIZE).unwrap();
         assert_eq!(read(&path).unwrap().len() as u64, MAX_SIZE);
-        // Without a byte of it on the disk.
+        // A sparse file, which takes no space on the disk.
         file.set_len(1 << 40).unwrap();
         assert_eq!(refusal(&path), "it is larger than 16 MiB");
     }

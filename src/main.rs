@@ -16,23 +16,24 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{error, warn};
 
-/// Gives memory back. The C library's own keeps what a scrape of many short-lived label sets once took, and
-/// musl's, in the static binary, makes threads wait for each other.
+/// jemalloc gives memory back. The C library's allocator keeps what a scrape of many short-lived label sets once
+/// took, and musl's, in the static binary, makes threads wait for each other.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Something cannot be done that is needed at the start. Arguments and configuration end with 2, a signal with 0.
+/// The exit code if something fails that is needed. Wrong arguments or configuration exit with 2, a signal with 0.
 const FAILED: u8 = 1;
 
-/// For what is under way when the program ends. What takes longer hangs.
+/// The time limit for work that is under way when the program ends. Work that takes longer hangs.
 const ABANDON: Duration = Duration::from_secs(1);
 
-/// For reading the configuration again, before the log says that it takes long.
+/// How long reading the configuration again may take before a warning is logged.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn main() -> ExitCode {
     abort::on_panic();
-    // Before all else, so that a signal ends it whatever hangs; the first process of a container ignores it otherwise.
+    // Before all else, so that a signal ends the process whatever hangs. As PID 1 of a container it would ignore
+    // signals.
     let signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return fail(&format!("cannot listen for signals: {error}")),
@@ -78,7 +79,7 @@ async fn perform(command: Command, signals: Signals) -> ExitCode {
     }
 }
 
-/// Whether the exporter would start, and what is in effect, as a file that says so.
+/// Checks whether the exporter would start, and prints the effective configuration as a file.
 fn check(name: &str, settings: &Settings) -> ExitCode {
     let web = match Exporter::check(&settings.config) {
         Ok(web) => web,
@@ -121,7 +122,7 @@ async fn once(settings: Settings, timeout: Duration, output: Option<PathBuf>) ->
     ))
 }
 
-/// Prints to standard output. What reads it may have seen enough (`| head`), but a full disk is a failure.
+/// Prints to standard output. A reader that closes the pipe (`| head`) is no failure, but a full disk is.
 fn print(text: &[u8]) -> ExitCode {
     let mut output = std::io::stdout().lock();
     match output.write_all(text).and_then(|()| output.flush()) {
@@ -132,8 +133,8 @@ fn print(text: &[u8]) -> ExitCode {
     }
 }
 
-/// One worker: the daemon is followed on a thread of its own, and a scrape that takes a while is rendered on another.
-/// A second one would cost a mebibyte for what the allocator keeps at hand for each.
+/// One worker is enough: the daemon is followed on a thread of its own, and a slow scrape is rendered on another. A
+/// second worker would cost a mebibyte, which the allocator caches for each thread.
 fn runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(1).max_blocking_threads(8).enable_all().build()
 }
@@ -151,7 +152,7 @@ async fn run(settings: Settings, signals: Signals) -> ExitCode {
     let exporter = match exporter {
         Ok(exporter) => exporter,
         Err(error) => {
-            // Before what comes after them.
+            // Writes the log lines before the message below.
             logging::flush();
             return fail(&error.to_string());
         }
@@ -162,7 +163,7 @@ async fn run(settings: Settings, signals: Signals) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Reads the configuration again when it is asked for, by the same arguments and environment.
+/// Reads the configuration again on each SIGHUP, from the same arguments and environment.
 async fn read_again(mut reloads: mpsc::Receiver<()>, reload: mpsc::Sender<Config>) {
     while reloads.recv().await.is_some() {
         let mut reading = pin!(blocking(cli::from_process));
@@ -184,13 +185,13 @@ async fn read_again(mut reloads: mpsc::Receiver<()>, reload: mpsc::Sender<Config
         for warning in &settings.warnings {
             warn!("{warning}");
         }
-        // Nobody takes it any more at the end.
+        // This fails only at shutdown, when nobody receives it any more.
         let _ = reload.send(settings.config).await;
     }
 }
 
 fn fail(message: &str) -> ExitCode {
-    // Where nobody reads standard error, the exit code has to say it.
+    // If nobody reads standard error, only the exit code tells of the failure.
     let _ = writeln!(std::io::stderr(), "{message}");
     ExitCode::from(FAILED)
 }

@@ -1,4 +1,4 @@
-//! Documents with something wrong in them, for tests of whatever reads what others write.
+//! Malformed documents, for tests of everything that reads external input.
 //!
 //! Each property runs some hundred times. `PROPTEST_CASES=1000000 cargo test --lib properties` runs them for hours.
 
@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-/// Bytes that mean something to what reads them are more likely than others.
+/// Any byte; those that mean something to a parser are more likely than others.
 fn byte() -> impl Strategy<Value = u8> {
     prop_oneof![
         any::<u8>(),
@@ -14,7 +14,7 @@ fn byte() -> impl Strategy<Value = u8> {
     ]
 }
 
-/// Any bytes, up to so many.
+/// Any bytes, fewer than `most`.
 pub(crate) fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
     vec(byte(), 0..most)
 }
@@ -74,7 +74,7 @@ pub(crate) fn mutated(document: impl Into<Vec<u8>>) -> impl Strategy<Value = Vec
     })
 }
 
-/// Bytes in chunks, cut wherever it is.
+/// Splits bytes into chunks at these cuts.
 pub(crate) fn chunks(bytes: &[u8], cuts: &[Index]) -> Vec<Vec<u8>> {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
     cuts.extend([0, bytes.len()]);

@@ -1,5 +1,5 @@
-//! Standard output and standard error, written by a thread of their own: whoever does not read them holds up nothing
-//! but what is written.
+//! Standard output and standard error, each written by a thread of its own: if nobody reads them, nothing else is
+//! held up.
 
 use std::io::Write;
 use std::sync::mpsc;
@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
-/// For what waits to be written at the end.
+/// The time limit for writing what waits at the end.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Writes to `output` on a thread of this name. At most `waiting` writes wait; beyond that they are dropped.
+/// Writes to `output` on a thread of this name. At most `waiting` writes wait; further ones are dropped.
 pub fn writer(output: impl Write + Send + 'static, name: &str, waiting: usize) -> (NonBlocking, Flush) {
     let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(waiting).thread_name(name);
     let (writer, guard) = builder.finish(output);
@@ -28,7 +28,7 @@ impl Drop for Flush {
         let (sender, flushed) = mpsc::channel();
         std::thread::spawn(move || {
             drop(guard);
-            // Nobody waits any more where it took too long.
+            // This fails if it took too long and nobody waits any more.
             let _ = sender.send(());
         });
         let _ = flushed.recv_timeout(FLUSH);
@@ -42,7 +42,7 @@ mod tests {
 
     use super::*;
 
-    /// Never done with a write.
+    /// A writer whose writes never end.
     struct Stuck;
 
     impl Write for Stuck {

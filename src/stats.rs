@@ -1,4 +1,4 @@
-//! What the exporter knows about itself. Whoever does a thing counts it here; the metrics read it.
+//! What the exporter counts about itself. Each part of the program counts its own work here; the metrics read it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Stats {
     /// Whether the daemon is followed: its event stream is open, a list has come, and enough of it is known.
     up: Flag,
-    /// Why it is not.
+    /// Why the daemon is not followed.
     trouble: Mutex<Option<Arc<str>>>,
     /// Containers known.
     pub containers: Counter,
@@ -28,7 +28,7 @@ pub struct Stats {
     pub event_streams: Counter,
     /// Reconnects across which events may have been missed.
     pub event_gaps: Counter,
-    /// Events that were counted under the label set for all beyond the limit.
+    /// Events beyond the limit of label sets, which are counted under one label set.
     pub event_overflows: Counter,
     /// Events, list entries and fields that could not be read.
     pub unreadable: Counter,
@@ -46,14 +46,14 @@ pub struct Stats {
     event_apply: RwLock<Vec<Weak<DurationSink>>>,
 }
 
-/// How many exports ended in one way, and when the last one did.
+/// How many exports ended with one result, and when the last one did.
 type Exports = (u64, Option<SystemTime>);
 
-/// Somewhere that durations are recorded.
+/// Records durations.
 pub type DurationSink = dyn Fn(Duration) + Send + Sync;
 
 impl Stats {
-    /// Whether the daemon is followed. All who say whether all is well ask this.
+    /// Whether the daemon is followed. Everything that reports whether all is well asks this.
     pub fn is_up(&self) -> bool {
         self.up.get()
     }
@@ -94,7 +94,7 @@ impl Stats {
         *last = Some(SystemTime::now());
     }
 
-    /// Makes an endpoint known with 0 for each result, so that the first failure is seen as an increase.
+    /// Adds an endpoint with 0 for each result, so that the first failure is seen as an increase.
     pub fn otlp_endpoint(&self, endpoint: &str, results: &[&'static str]) {
         let mut exports = self.otlp_exports.lock().unwrap_or_else(PoisonError::into_inner);
         for result in results {
@@ -114,7 +114,7 @@ impl Stats {
         exports.iter().map(|((endpoint, result), (count, _))| (endpoint.clone(), *result, *count)).collect()
     }
 
-    /// The same with the time of the last one.
+    /// The same with the time of the last export.
     pub fn otlp_outcomes(&self) -> Vec<(String, &'static str, u64, Option<SystemTime>)> {
         let exports = self.otlp_exports.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = |((endpoint, result), (count, last)): (&(String, &'static str), &Exports)| {
@@ -135,15 +135,14 @@ impl Stats {
         self.last_scrape.set(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
     }
 
-    /// Adds a place where the times from event to effect are recorded, for as long as it exists: one for each
-    /// reader's histogram.
+    /// Adds a sink for the times from event to effect, for as long as it exists: one for each reader's histogram.
     pub fn on_event_apply(&self, sink: Weak<DurationSink>) {
         let mut sinks = self.event_apply.write().unwrap_or_else(PoisonError::into_inner);
         sinks.retain(|sink| sink.strong_count() > 0);
         sinks.push(sink);
     }
 
-    /// Records the time from the daemon's time of an event to its effect being visible.
+    /// Records the time from an event, by its timestamp, until its effect is visible.
     pub fn event_applied(&self, after: Duration) {
         for sink in self.event_apply.read().unwrap_or_else(PoisonError::into_inner).iter() {
             if let Some(sink) = sink.upgrade() {
@@ -174,7 +173,7 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Puts `value` in the place of what was.
+    /// Sets the number.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
@@ -185,12 +184,12 @@ impl Counter {
     }
 }
 
-/// A yes or no that any thread may change.
+/// A boolean that any thread may change.
 #[derive(Debug, Default)]
 pub struct Flag(AtomicBool);
 
 impl Flag {
-    /// Puts `value` in the place of what was, and says what that was.
+    /// Sets the value, and returns the previous one.
     pub fn set(&self, value: bool) -> bool {
         self.0.swap(value, Ordering::Relaxed)
     }

@@ -34,8 +34,8 @@ impl std::fmt::Display for TlsError {
 
 impl std::error::Error for TlsError {}
 
-/// A client's TLS settings: it trusts the authorities of `ca_file`, else the system's, and shows its
-/// certificate where there is one.
+/// A client's TLS settings: it trusts the authorities of `ca_file`, else the system's, and presents its certificate
+/// if there is one.
 pub fn client_config(tls: &Tls) -> Result<ClientConfig, TlsError> {
     let builder = builder()?.with_root_certificates(roots(tls.ca_file.as_deref())?);
     match (&tls.cert_file, &tls.key_file) {
@@ -66,13 +66,13 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, TlsError> {
             }
         }
         None => {
-            // The library would read it whatever it is.
+            // The library would read it even if it is not a regular file.
             if let Some(path) = std::env::var_os("SSL_CERT_FILE") {
                 read(Path::new(&path))?;
             }
-            // Single certificates of the system's that cannot be read are no reason to refuse the others.
+            // If some of the system's certificates cannot be read, the others are still used.
             store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            // Found out here, it is told with a remedy, and not at each connection as an unknown issuer.
+            // Reported here with a hint; otherwise each connection would fail with an unknown issuer.
             if store.is_empty() {
                 return Err(TlsError {
                     path: None,

@@ -1,4 +1,4 @@
-//! An end without order, which leaves nothing running all the same.
+//! An immediate end of the process, which leaves no child process running.
 
 use std::process::exit;
 
@@ -7,18 +7,18 @@ use tracing::error;
 use super::logging;
 use crate::docker::end_children;
 
-/// What Rust programs end with after a panic.
+/// The exit code of Rust programs after a panic.
 const PANICKED: i32 = 101;
 
-/// Ends the process at once, but for the last log lines and for what it has started.
+/// Ends the process at once, after it has ended its child processes and written the last log lines.
 pub fn abort(code: i32) -> ! {
     end_children();
     logging::flush();
     exit(code);
 }
 
-/// From now on a panic, in whatever thread or task, is told and ends the process: half of a program that goes on
-/// would show old values as true, and a supervisor starts a whole one.
+/// From now on a panic in any thread or task is logged and ends the process. Otherwise half of the program would go
+/// on and show old values as true; a supervisor restarts the whole.
 pub fn on_panic() {
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -43,7 +43,7 @@ mod tests {
     const NAME: &str = "app::abort::tests::a_panic_wherever_it_is_ends_the_process_with_an_error";
     const PLACE: &str = "TEST_PANICS_IN";
 
-    /// In a process of its own.
+    /// Runs in a process of its own.
     #[allow(clippy::panic, reason = "it is what is tested")]
     fn panic_in(place: &str) {
         logging::begin(LogLevel::Info, LogFormat::Logfmt);

@@ -1,10 +1,11 @@
-//! Work that may take for ever, such as reading a file on a mount that is dead.
+//! Work that may take forever, such as reading a file on a dead mount.
 
-/// Does it on a thread of its own, which nothing waits for at the end.
+/// Does `work` on a thread of its own, which nothing waits for at shutdown.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
-        // A panic has ended the process. Else the runtime ends, and with it whoever waits here.
+        // `work` has not panicked: that would have ended the process. So the runtime is ending, and with it this
+        // task.
         Err(_) => std::future::pending().await,
     }
 }

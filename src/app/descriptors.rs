@@ -1,17 +1,18 @@
-//! File descriptors: as many as the system gives, and how many of them clients may take.
+//! The limit of file descriptors, and how many of them clients may take.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::Config;
 
-/// For what is not counted below: standard streams, the runtime, the listener, the log, files that are read.
+/// Descriptors for everything that is not counted below: standard streams, the runtime, the listener, the log, files
+/// that are read.
 const OTHERS: usize = 64;
 
-/// For the requests of an export, and a new connection beside one that is being closed.
+/// Descriptors for the requests of an export, and for a new connection while an old one is being closed.
 const EACH_PUSH_READER: usize = 4;
 
-/// Raises the limit of open files to what the process may have: the soft limit is as low as it is for programs that
-/// use `select`. Returns the limit; none where there is none.
+/// Raises the soft limit of open files to the hard limit: the soft limit is low for the sake of programs that use
+/// `select`. Returns the limit; `None` if there is none.
 pub(super) fn raise_limit() -> Option<usize> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: maximum, maximum };
@@ -19,12 +20,13 @@ pub(super) fn raise_limit() -> Option<usize> {
     limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX))
 }
 
-/// How many connections of at most `wanted` clients may have, so that the engine can be followed and exports be sent.
+/// How many connections clients may have, at most `wanted`, so that enough descriptors are left for the engine and
+/// the exports.
 pub(super) fn for_clients(limit: Option<usize>, wanted: usize, config: &Config) -> usize {
     let Some(limit) = limit else { return wanted };
     let reserved =
         OTHERS + config.docker.inspect_concurrency + config.readers.periodic.len() * EACH_PUSH_READER;
-    // Where there is little, it is shared.
+    // If there are few descriptors, clients still get a quarter.
     limit.saturating_sub(reserved).max(limit / 4).clamp(1, wanted)
 }
 

@@ -1,4 +1,4 @@
-//! The parts, put together: started in order, and ended in order.
+//! Puts the parts together, and starts and ends them in order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,13 +21,13 @@ use crate::readers::Observed;
 use crate::stats::Stats;
 use crate::web::{self, Limits};
 
-/// For requests that are being answered at the end.
+/// The time limit for requests that are being answered at shutdown.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// For all that has to end. What takes longer hangs, and is left behind.
+/// The time limit for everything that has to end. A part that takes longer hangs, and is abandoned.
 const END: Duration = Duration::from_secs(6);
 
-/// Everything that runs, not yet begun.
+/// All parts, not yet started.
 pub struct Exporter {
     driver: Driver,
     readers: Readers,
@@ -41,7 +41,7 @@ impl Exporter {
     pub async fn new(config: &Config) -> Result<Self, StartError> {
         let open_files = descriptors::raise_limit();
         let settings = config.clone();
-        // It reads files, which may be on a mount that hangs.
+        // `parts` reads files, which may be on a mount that hangs.
         let (driver, readers) = blocking(move || parts(&settings)).await?;
         let listeners = match &config.readers.pull {
             Some(pull) => web::listen(pull, &config.web).await.map_err(StartError::Bind)?,
@@ -51,18 +51,18 @@ impl Exporter {
         Ok(Self { driver, readers, listeners, limits })
     }
 
-    /// Finds out whether [`new`](Self::new) would succeed, but for the address to listen on, and says what
-    /// `web.config_file` comes to. To be called in a runtime.
+    /// Checks whether [`new`](Self::new) would succeed, except for the address to listen on, and describes what is in
+    /// effect of `web.config_file`. To be called in a runtime.
     pub fn check(config: &Config) -> Result<Option<String>, StartError> {
         let (_, readers) = parts(config)?;
         Ok(readers.security.map(|security| security.describe()))
     }
 
-    /// Runs until `shutdown`, then ends in order: the daemon is no longer followed, the last exports are sent,
-    /// and scrapes that are under way finish. Each has its own time, and they run out side by side.
+    /// Runs until `shutdown`, then ends in order: the daemon is no longer followed, the last exports are sent, and
+    /// scrapes that are under way finish. Each has its own time limit, and the limits run in parallel.
     ///
-    /// What comes from `reloads` takes the place of the configuration, as far as it can; `level` is told of the
-    /// log level in it.
+    /// Each configuration from `reloads` replaces the current one, as far as it can; `level` is called with its log
+    /// level.
     pub async fn run(
         self,
         shutdown: CancellationToken,
@@ -89,7 +89,7 @@ impl Exporter {
             }
         }
         let ended = async {
-            // None fails: a panic has ended the process.
+            // This does not fail: a panic would have ended the process.
             let _ = watching.await;
             readers.ended().await;
             serving.join_all().await;
@@ -100,7 +100,7 @@ impl Exporter {
     }
 }
 
-/// What the clients of each listener may take, and a word where that is little.
+/// The limits for the clients of each listener; warns if they are low.
 fn limits(config: &Config, open_files: Option<usize>, listeners: usize) -> Limits {
     let wanted = Limits::default();
     let connections = descriptors::for_clients(open_files, wanted.connections, config);
@@ -110,22 +110,22 @@ fn limits(config: &Config, open_files: Option<usize>, listeners: usize) -> Limit
     Limits { connections: (connections / listeners.max(1)).max(1), ..wanted }
 }
 
-/// Follows the daemon on a thread of its own, so that none of what an event passes on its way to its count has to
-/// wake another one; hundreds of health probes a second cost mostly that. And no export or scrape is in its way.
+/// Follows the daemon on a thread of its own, so that counting an event wakes no other thread: with hundreds of
+/// health probes a second, waking would be most of the cost. Exports and scrapes do not delay it either.
 fn watch(driver: Driver, shutdown: CancellationToken) -> JoinHandle<()> {
-    // Few threads for what may hang, however often it is tried.
+    // Few threads for calls that may hang, however often they are tried again.
     match Builder::new_current_thread().max_blocking_threads(4).enable_all().build() {
         Ok(own) => tokio::task::spawn_blocking(move || {
             own.block_on(driver.run(shutdown));
-            // Not waiting for a name that is still being looked up.
+            // This does not wait for a name that is still being looked up.
             own.shutdown_background();
         }),
-        // Without the file descriptors that another runtime takes.
+        // There are no file descriptors left for another runtime.
         Err(_) => tokio::spawn(driver.run(shutdown)),
     }
 }
 
-/// What does not need the address to listen on.
+/// Makes the parts that do not need the address to listen on.
 fn parts(config: &Config) -> Result<(Driver, Readers), StartError> {
     let stats = Arc::new(Stats::default());
     let (writer, inventory) = inventory::new(EventPolicy {

@@ -14,7 +14,8 @@ use crate::config::LogLevel;
 use crate::output::{self, Flush};
 use crate::readers::otlp::diagnostics_layer;
 
-/// Lines that wait to be written. Beyond that they are dropped: nobody reading the log must not stop the watch.
+/// How many lines may wait to be written. Further ones are dropped: a log that nobody reads must not stop the
+/// watcher.
 const WAITING_LINES: usize = 4096;
 
 /// Changes how much is logged.
@@ -22,14 +23,14 @@ const WAITING_LINES: usize = 4096;
 pub struct Level(reload::Handle<Targets, Registry>);
 
 impl Level {
-    /// From now on this is the least severe level that is logged.
+    /// Sets the least severe level that is logged.
     pub fn set(&self, level: LogLevel) {
-        // It fails only where nothing logs any more.
+        // This fails only if nothing logs any more.
         let _ = self.0.reload(filter(level));
     }
 }
 
-/// What writes the lines that wait.
+/// Writes the waiting lines when it is dropped.
 static LINES: Mutex<Option<Flush>> = Mutex::new(None);
 
 /// Begins logging.
@@ -53,7 +54,7 @@ pub fn begin(level: LogLevel, format: LogFormat) -> Level {
             .with_filter(filter)
             .boxed(),
     };
-    // Only a second subscriber is refused, and then the first one logs.
+    // This fails only if there is a subscriber already, which then keeps logging.
     let _ = tracing_subscriber::registry().with(layer).with(diagnostics_layer()).try_init();
     Level(handle)
 }
@@ -63,13 +64,13 @@ pub fn has_begun() -> bool {
     LINES.lock().unwrap_or_else(PoisonError::into_inner).is_some()
 }
 
-/// Ends logging: what waits is written, if somebody reads it. To be called before the process exits.
+/// Ends logging: the waiting lines are written, if somebody reads them. To be called before the process exits.
 pub fn flush() {
     drop(LINES.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
-/// The libraries tell of each attempt and failure what the exporter tells once; they are heard where somebody
-/// looks for a defect.
+/// Libraries log each attempt and failure, which the exporter logs once. Their lines are shown only at the levels
+/// debug and trace.
 fn filter(level: LogLevel) -> Targets {
     let level = match level {
         LogLevel::Trace => LevelFilter::TRACE,

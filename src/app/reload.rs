@@ -1,31 +1,32 @@
-//! SIGHUP: the configuration is read again. What can change at run time does; the rest is named, and needs a restart.
+//! SIGHUP: the configuration is read again. What can change at run time is applied; the rest is logged, and needs a
+//! restart.
 //!
-//! Readers come and go beside what they read. How the daemon is followed stays: which containers are shown and which
-//! events are counted decides what a count means, so one that began under other rules would be wrong from then on.
-//! And the address stays, for a scrape must not find another one.
+//! Readers can be replaced; the inventory that they read stays. How the daemon is followed stays too: which
+//! containers are shown and which events are counted decides what a count means, so a count that began under other
+//! rules would be wrong. And the address stays, because scrapes would not find another one.
 
 use crate::config::{Config, Containers, Exporter, Periodic, Pull, Readers, Tls, Web};
 use crate::metrics;
 
-/// What is to be done of a configuration that was read again.
+/// How a configuration that was read again is applied.
 #[derive(Debug, PartialEq)]
 pub struct Plan {
-    /// What is to run from now on.
+    /// The configuration from now on.
     pub config: Config,
-    /// The sections that are taken over.
+    /// The sections that are applied.
     pub taken: Vec<&'static str>,
-    /// The sections that need a restart, as far as they do.
+    /// The sections of which something needs a restart.
     pub restart: Vec<&'static str>,
 }
 
-/// Takes of a configuration what can change at run time, and the rest from the one that runs.
+/// Takes what can change at run time from the configuration `read`, and the rest from the one that is running.
 pub fn plan(running: &Config, read: Config) -> Plan {
-    // Taken apart, so that a section that is added is dealt with too.
+    // Destructured, so that a new section cannot be forgotten.
     let Config { log_level, resource, readers, views, docker, containers, events, web } = read;
     let (pull, same_address) = pull(running.readers.pull.as_ref(), readers.pull);
     let same_encoding = containers.encoding == running.containers.encoding;
     let same_rules = Containers { encoding: running.containers.encoding, ..containers.clone() };
-    // Protection does not fall off by a file that was cut off, or by an oversight.
+    // A truncated file, or an oversight, does not remove protection.
     let opens_to_all = web.allowed_hosts.is_empty() && !running.web.allowed_hosts.is_empty();
     let config = Config {
         log_level,
@@ -69,7 +70,7 @@ pub fn plan(running: &Config, read: Config) -> Plan {
     }
 }
 
-/// The pull reader at the address that runs, and whether that is what was read.
+/// The pull reader at the running address, and whether the configuration that was read has the same address.
 fn pull(running: Option<&Pull>, read: Option<Pull>) -> (Option<Pull>, bool) {
     match (running, read) {
         (Some(running), Some(read)) => {
@@ -80,21 +81,21 @@ fn pull(running: Option<&Pull>, read: Option<Pull>) -> (Option<Pull>, bool) {
     }
 }
 
-/// Whether two configurations make the same of what every reader reads.
+/// Whether two configurations have the same settings that affect every reader.
 pub fn same_for_readers(a: &Config, b: &Config) -> bool {
     a.resource == b.resource
         && a.views == b.views
         && a.containers.encoding == b.containers.encoding
-        // Each has room for what becomes of every push reader's exports.
+        // Each reader has room for the metrics about every push reader's exports.
         && metrics::self_metrics_room(a.readers.periodic.len()) == metrics::self_metrics_room(b.readers.periodic.len())
 }
 
-/// Whether two configurations with the same for every reader make the same pull reader.
+/// Whether two configurations that are [`same_for_readers`] make the same pull reader.
 pub fn same_for_scrapes(a: &Config, b: &Config) -> bool {
     a.readers.pull == b.readers.pull && a.web.cache_period == b.web.cache_period
 }
 
-/// Whether a reader is made of files besides, whose content may be another one.
+/// Whether a reader also depends on files, whose content may have changed.
 pub fn reads_files(periodic: &Periodic) -> bool {
     match &periodic.exporter {
         Exporter::OtlpGrpc(otlp) | Exporter::OtlpHttp(otlp) => otlp.tls != Tls::default(),

@@ -1,4 +1,4 @@
-//! The readers that run, and what becomes of them when the configuration is read again.
+//! The readers that run, and how they change when the configuration is read again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,18 +18,18 @@ use crate::readers::prometheus::PrometheusReader;
 use crate::readers::{self, Observed, ReaderError};
 use crate::web::{self, Routes, Security};
 
-/// For the last exports.
+/// The time limit for the last exports.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// The readers, with what they read and what they are made by.
+/// The readers, with the data that they read and the configuration that they are made from.
 pub(crate) struct Readers {
     config: Config,
     observed: Observed,
     pull: Option<Arc<PrometheusReader>>,
-    /// Those that do not run yet.
+    /// Push readers that do not run yet.
     made: Vec<PushReader>,
     running: Vec<Running>,
-    /// What the server answers by.
+    /// The server's routes.
     pub(crate) routes: Arc<Routes>,
     /// What `web.config_file` says.
     pub(crate) security: Option<Arc<Security>>,
@@ -44,21 +44,21 @@ struct Running {
 }
 
 impl Readers {
-    /// Makes all of them.
+    /// Makes all readers.
     pub(crate) fn new(config: &Config, observed: Observed) -> Result<Self, StartError> {
         let resource = readers::resource(config);
         let made = push_readers(config, &config.readers.periodic, &resource, &observed)?;
         let pull = config.readers.pull.as_ref();
         let pull = pull.map(|pull| PrometheusReader::new(config, pull, &resource, &observed));
         let pull = pull.transpose()?.map(Arc::new);
-        // Without a pull reader there is no server, which the file would be for.
+        // The file is for the server, which runs only with a pull reader.
         let security = config.web.config_file.as_deref().filter(|_| pull.is_some());
         let security = security.map(Security::new).transpose().map_err(StartError::Security)?.map(Arc::new);
         let routes = Arc::new(Routes::new(router(config, pull.as_ref(), &observed, security.as_ref())));
         Ok(Self { config: config.clone(), observed, pull, made, running: Vec::new(), routes, security })
     }
 
-    /// Starts those that do not run yet. They end with `shutdown`.
+    /// Starts the push readers that do not run yet. They end with `shutdown`.
     pub(crate) fn start(&mut self, shutdown: &CancellationToken) {
         for reader in std::mem::take(&mut self.made) {
             let stop = shutdown.child_token();
@@ -76,12 +76,12 @@ impl Readers {
     /// Waits until all have ended.
     pub(crate) async fn ended(self) {
         for running in self.running {
-            // A panic in it has ended the process.
+            // This does not fail: a panic would have ended the process.
             let _ = running.task.await;
         }
     }
 
-    /// Takes over what can change of a configuration that was read again, or nothing of one that cannot be used.
+    /// Applies what can change of a configuration that was read again, or nothing if it cannot be used.
     pub(crate) async fn reload(
         &mut self,
         read: Config,
@@ -93,7 +93,7 @@ impl Readers {
         if let Err(error) = self.renew(config, shutdown).await {
             return error!(why = %error, "the configuration cannot be used; nothing has changed");
         }
-        // Said while it can be read: before less is logged, after more is.
+        // The messages below are logged at the more verbose level: the old one if the new one is quieter.
         let is_quieter = matches!(log_level, LogLevel::Warn | LogLevel::Error);
         if !is_quieter {
             level(log_level);
@@ -111,9 +111,9 @@ impl Readers {
         }
     }
 
-    /// Makes the readers that another configuration has, keeps those that it has the same, and ends the others.
+    /// Makes the readers that are new in `config`, keeps those that have not changed, and ends the others.
     async fn renew(&mut self, config: Config, shutdown: &CancellationToken) -> Result<(), StartError> {
-        // All of them before anything ends: where one cannot be made, everything stays as it is.
+        // All new readers are made before an old one ends: if one cannot be made, everything stays as it is.
         let resource = readers::resource(&config);
         let same = reload::same_for_readers(&self.config, &config);
         let pull = match (&self.pull, &config.readers.pull) {
@@ -140,7 +140,7 @@ impl Readers {
                 None => missing.push(periodic.clone()),
             }
         }
-        // It reads files, which may be on a mount that hangs.
+        // `push_readers` reads files, which may be on a mount that hangs.
         let (whole, observed) = (config.clone(), self.observed.clone());
         let make = move || push_readers(&whole, &missing, &resource, &observed);
         let mut made = tokio::select! {
@@ -160,7 +160,8 @@ impl Readers {
                 ending.push(running.task);
             }
         }
-        // A destination never gets two exports at once, and what one reader has sent no other sends again.
+        // Waits for the old readers: a destination never gets two exports at once, and no reader sends again what
+        // another one has sent.
         let mut ended = Vec::new();
         for task in ending {
             ended.extend(task.await);
@@ -183,7 +184,7 @@ fn push_readers(
     readers.iter().map(|periodic| PushReader::new(config, periodic, resource, observed)).collect()
 }
 
-/// What is answered. Without a pull reader nobody asks.
+/// The server's routes; none without a pull reader, because then there is no server.
 fn router(
     config: &Config,
     pull: Option<&Arc<PrometheusReader>>,

@@ -1,7 +1,7 @@
 //! SIGTERM and SIGINT end the process, SIGHUP has the configuration read again.
 //!
-//! They are listened to on a thread of its own, so that they count whatever hangs elsewhere: a file on a mount that
-//! is dead, an output that nobody reads, a defect.
+//! A thread of its own listens for them, so that they work whatever hangs elsewhere: a file on a dead mount, an
+//! output that nobody reads, a defect.
 
 use std::io;
 use std::time::Duration;
@@ -14,17 +14,17 @@ use tracing::{error, info};
 
 use super::abort::abort;
 
-/// From the first signal to the end, whatever hangs. Docker kills after ten seconds.
+/// The longest time from the first signal to the end, whatever hangs. Docker kills after ten seconds.
 const DEADLINE: Duration = Duration::from_secs(8);
 
-/// The exit code where the process is ended by a second signal, or at the deadline.
+/// The exit code if a second signal or the deadline ends the process.
 const FORCED: i32 = 1;
 
 /// What signals ask for.
 pub struct Signals {
     /// Cancelled by the first SIGTERM or SIGINT. The next one ends the process at once.
     pub shutdown: CancellationToken,
-    /// One message for each SIGHUP; while one waits to be taken, another adds nothing.
+    /// One message for each SIGHUP; while a message waits, another SIGHUP adds none.
     pub reloads: mpsc::Receiver<()>,
 }
 
@@ -79,7 +79,7 @@ async fn end(mut endings: Endings, shutdown: CancellationToken) {
 
 async fn pass_on(mut hangup: Signal, reload: mpsc::Sender<()>) {
     while hangup.recv().await.is_some() {
-        // Where one waits already, it will read what there is now.
+        // If a reload is waiting already, it will read the current configuration.
         let _ = reload.try_send(());
     }
 }

@@ -21,11 +21,11 @@ use url::Url;
 /// Less than the 30 s that Docker gives a probe.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Succeeds where `url` is answered with 200; else says why not.
+/// Succeeds if `url` is answered with 200; otherwise says why not.
 ///
-/// With `https` the server's certificate is not verified: it need not be for the address that the probe asks, and
-/// nothing secret is said. A server that has no TLS after all is asked in the clear. One that wants a client's
-/// certificate, which a probe has none of, is well: that it asks for one says that it serves.
+/// With `https` the server's certificate is not verified: it may be for another name than the probe's address, and
+/// the probe sends nothing secret. A server that does not speak TLS is asked by plain HTTP. A server that requires a
+/// client's certificate, which the probe does not have, is well: it answers.
 pub async fn check(url: &Url) -> Result<(), String> {
     match tokio::time::timeout(TIMEOUT, ask(url)).await {
         Ok(Ok(StatusCode::OK)) => Ok(()),
@@ -54,7 +54,7 @@ async fn ask(url: &Url) -> Result<StatusCode, String> {
         Ok(status) => Ok(status),
         Err(error) => match tls_error(&*error) {
             Some(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)) => Ok(StatusCode::OK),
-            // What it says is no TLS.
+            // The server's answer is not TLS.
             Some(rustls::Error::InvalidMessage(_)) => {
                 request(connect().await?, url).await.map_err(|error| chain(&*error))
             }
@@ -72,12 +72,12 @@ where
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     let request =
         Request::get(url.path()).header(header::HOST, url.authority()).body(Empty::<Bytes>::new())?;
-    // Its end is the answer's end; what goes wrong, the answer tells.
+    // The connection ends with the answer, which also reports its errors.
     tokio::spawn(connection);
     Ok(sender.send_request(request).await?.status())
 }
 
-/// The error with all that it comes from.
+/// The error with all its sources.
 fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -94,7 +94,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 fn tls_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
-        // An I/O error does not name what it holds as its source, but that one's source.
+        // The `source` of an I/O error is not the error that it wraps, but that error's source.
         let held = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         if let Some(found) = held.and_then(|held| held.downcast_ref()).or_else(|| error.downcast_ref()) {
             return Some(found);
@@ -115,7 +115,7 @@ fn trusting() -> Result<ClientConfig, String> {
     Ok(config)
 }
 
-/// Takes any server's certificate that comes with its key.
+/// Accepts any server's certificate, if the server has its private key.
 #[derive(Debug)]
 struct AnyServer(Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! One exposition, for cron and node_exporter's textfile collector: the daemon is asked once, and nothing stays.
+//! One exposition, for cron and node_exporter's textfile collector: it asks the daemon once, and ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,22 +15,22 @@ use crate::readers::prometheus::PrometheusReader;
 use crate::readers::{self, Observed};
 use crate::stats::Stats;
 
-/// How often it is looked whether enough is known.
+/// The pause between two checks whether enough is known.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What was seen.
+/// The result of [`once`].
 #[derive(Debug)]
 pub struct Observation {
     /// The exposition.
     pub text: Vec<u8>,
-    /// Why `docker_up` is 0, where it is.
+    /// Why `docker_up` is 0, if it is.
     pub trouble: Option<String>,
 }
 
 /// Follows the daemon until enough is known of its containers, but not for longer than `timeout`.
 ///
-/// Event counts are left out: nothing is counted by a process that does not stay. So are the process' own numbers,
-/// which node_exporter has under the same names for itself, and refuses a file for.
+/// Event counts are left out: a process that ends at once counts nothing. So are the metrics of the process itself:
+/// node_exporter has its own under the same names, and refuses a file with them.
 pub async fn once(config: &Config, timeout: Duration) -> Result<Observation, StartError> {
     let mut config = config.clone();
     config.events.start_at_zero.clear();
@@ -58,7 +58,7 @@ pub async fn once(config: &Config, timeout: Duration) -> Result<Observation, Sta
         (!stats.is_up()).then(|| stats.trouble().map_or_else(no_answer, |trouble| trouble.to_string()));
     let text = reader.containers_only().map_err(StartError::Reader);
     shutdown.cancel();
-    // It does not fail: a panic has ended the process.
+    // This does not fail: a panic would have ended the process.
     let _ = watching.await;
     Ok(Observation { text: text?, trouble })
 }

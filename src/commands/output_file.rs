@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use crate::files;
 
-/// Puts `text` in the place of a file at once: whoever reads it sees the old one or the new one, never half of one.
-/// Where the path is a link, the file that it leads to is replaced, and the link stays. What is no regular file stays
-/// too.
+/// Replaces a file with `text` atomically: a reader sees the old content or the new one, never half of it. If the
+/// path is a link, the file that it leads to is replaced, and the link stays. Anything but a regular file is refused.
 pub fn replace(path: &Path, text: &[u8]) -> Result<(), String> {
     let refused = |error: io::Error| format!("{}: cannot be written: {error}", path.display());
     let (target, old) = target(path).map_err(refused)?;
@@ -21,19 +20,19 @@ pub fn replace(path: &Path, text: &[u8]) -> Result<(), String> {
         ));
     }
     let name = target.file_name().ok_or_else(|| format!("{}: not a file's name", path.display()))?;
-    // Not ending as the file does: the textfile collector reads all that end with .prom.
+    // With another ending than the file: the textfile collector reads all files that end with .prom.
     let mut temporary = name.to_owned();
     temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = target.with_file_name(temporary);
     let written = write_new(&temporary, old.as_ref(), text).and_then(|()| fs::rename(&temporary, &target));
     written.map_err(|error| {
-        // It may never have been made.
+        // The temporary file may not exist.
         let _ = fs::remove_file(&temporary);
         refused(error)
     })
 }
 
-/// What a path leads to, and what is there now.
+/// The file that a path leads to, and its metadata if it exists.
 fn target(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_symlink() => {
@@ -49,9 +48,9 @@ fn target(path: &Path) -> io::Result<(PathBuf, Option<Metadata>)> {
     }
 }
 
-/// Writes a file that was not there, with the permissions of the one whose place it takes.
+/// Writes a new file, with the permissions of the file that it will replace.
 fn write_new(path: &Path, old: Option<&Metadata>, text: &[u8]) -> io::Result<()> {
-    // Left by a process of the same number that was killed. A link that stands there must not be written through.
+    // A killed process with the same id may have left a file. It may also be a link, which must not be followed.
     let _ = fs::remove_file(path);
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
     if let Some(old) = old {

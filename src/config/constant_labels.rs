@@ -1,4 +1,4 @@
-//! Resource attributes that become labels of each series of `/metrics`, where it is known at once that they cannot.
+//! Early errors for resource attributes that cannot become labels of each series of `/metrics`.
 
 use std::collections::BTreeMap;
 
@@ -8,13 +8,13 @@ use super::model::{Pull, Resource};
 use crate::catalog::{SCOPE_LABELS, is_own_label};
 use crate::inventory::labels::{attribute_label, escaped};
 
-/// Reports attributes that `resource_constant_labels` lets through, and that would be a label which a series has
-/// already, or none.
+/// Reports attributes that `resource_constant_labels` lets through but that cannot become a label: the name is
+/// invalid, or another label has it already.
 pub(super) fn check(field: &Field<'_>, pull: &Pull, resource: &Resource) {
     let mut labels: BTreeMap<String, &str> = BTreeMap::new();
     let keys = resource.attributes.iter().map(|(key, _)| key.as_str());
     for key in keys.filter(|key| pull.resource_constant_labels.matches(key)) {
-        // Also where names are kept: a client that does not ask for it gets them escaped.
+        // Even if the configuration keeps UTF-8 names: a client that does not ask for them gets them escaped.
         let label = attribute_label(key);
         let problem = if label != escaped(key) {
             Invalid::value("lets an attribute through that cannot be a label of Prometheus", key)

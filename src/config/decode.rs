@@ -1,8 +1,8 @@
-//! The walk through the tree: sections and fields that know their path, and what is wrong with them.
+//! The walk through the tree: sections and fields, which know their path and collect problems.
 //!
-//! A decoding function asks a [`Section`] for its fields by name. The names that it asked for are the ones that
-//! are known there; whatever else the file has is an error. So there is no second list of keys to keep.
-//! For the schema (`schema.rs`) a walk without a file notes what is asked of each.
+//! A decoding function asks a [`Section`] for its fields by name. These names are the known keys; any other key in
+//! the file is an error. So there is no second list of keys to keep. For the schema (`schema.rs`), a walk without a
+//! file records the type that each key is asked for.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +22,7 @@ pub(super) struct Decoder {
     probe: Option<Probe>,
 }
 
-/// Things to log; of very many only the first.
+/// Warnings to log; only the first if there are very many.
 #[derive(Default)]
 struct Warnings {
     told: Vec<String>,
@@ -39,15 +39,15 @@ impl Warnings {
     }
 }
 
-/// A walk without a file.
+/// The record of a walk without a file.
 struct Probe {
-    /// Whether every key pretends to be there.
+    /// Whether every key counts as present.
     given: bool,
-    /// By the paths without the numbers of list items.
+    /// The types, by the keys' paths without the indices of list items.
     shapes: RefCell<BTreeMap<String, Shape>>,
 }
 
-/// What is asked of a key.
+/// The type that a key is asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) enum Shape {
     /// It may be anything.
@@ -57,16 +57,16 @@ pub(super) enum Shape {
     /// One of these.
     Choice(Vec<&'static str>),
     Boolean,
-    /// From the one to the other.
+    /// From a minimum to a maximum.
     Integer(i64, i64),
     List,
     Section,
-    /// A mapping of one key, whichever.
+    /// A mapping with exactly one key, of any name.
     One,
 }
 
 impl Shape {
-    /// The one that says more.
+    /// The more specific type of the two.
     pub(super) fn or(self, other: Self) -> Self {
         match (&self, &other) {
             (Self::Any, _) | (Self::String, Self::Choice(_)) => other,
@@ -76,12 +76,12 @@ impl Shape {
 }
 
 impl Decoder {
-    /// For a walk without a file, in which each key pretends to be there or not.
+    /// For a walk without a file, in which every key counts as present, or none does.
     pub(super) fn probing(given: bool) -> Self {
         Self { probe: Some(Probe { given, shapes: RefCell::default() }), ..Self::new("") }
     }
 
-    /// What was asked of each key in such a walk.
+    /// The type that each key was asked for in such a walk.
     pub(super) fn shapes(self) -> BTreeMap<String, Shape> {
         self.probe.map(|probe| probe.shapes.into_inner()).unwrap_or_default()
     }
@@ -107,7 +107,7 @@ impl Decoder {
         }
     }
 
-    /// `decoded` with the warnings, unless something was wrong.
+    /// Returns `decoded` with the warnings, or an error if there was any problem.
     pub(super) fn finish<T>(self, decoded: T) -> Result<(T, Vec<String>), Error> {
         let problems = self.problems.into_inner();
         if !problems.is_empty() {
@@ -120,12 +120,12 @@ impl Decoder {
         Ok((decoded, told))
     }
 
-    /// Adds a problem that no field has, such as a variable's.
+    /// Adds a problem that belongs to no field, such as a variable's.
     pub(super) fn problem(&self, problem: Problem) {
         self.problems.borrow_mut().add(problem.place, || problem);
     }
 
-    /// Adds a problem of the file, which is made only if it has a chance of being told.
+    /// Adds a problem of the file. `make` is called only if the problem may be reported.
     fn problem_at(&self, place: Place, make: impl FnOnce() -> (String, Invalid)) {
         self.problems.borrow_mut().add(Some(place), || {
             let (subject, invalid) = make();
@@ -138,44 +138,44 @@ impl Decoder {
         self.warnings.borrow_mut().add(|| warning);
     }
 
-    /// Adds a warning about the file that no field has.
+    /// Adds a warning about the file that belongs to no field.
     pub(super) fn file_warning(&self, warning: &str) {
         self.warnings.borrow_mut().add(|| format!("{}: {warning}", self.name));
     }
 
-    /// The paths of the keys that were asked for, without the numbers of list items.
+    /// The paths of the keys that were asked for, without the indices of list items.
     #[cfg(test)]
     pub(super) fn known(&self) -> BTreeSet<String> {
         self.known.borrow().clone()
     }
 }
 
-/// A key and what stands behind it, if anything does.
+/// A key and its value, if there is one.
 #[derive(Clone)]
 pub(super) struct Field<'d> {
     decoder: &'d Decoder,
     path: String,
-    /// The value's place; where there is none, that of the section that could have it.
+    /// The value's place; without a value, the place of the section.
     place: Place,
     node: Option<&'d Node>,
     secrecy: Secrecy,
 }
 
-/// What messages must not repeat where a value is not of the type that it should be. What a value of the right type
-/// may show is known to those who read it.
+/// What messages must not show if a value has the wrong type. If the type is right, the code that reads the value
+/// decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Secrecy {
     Public,
     /// The value itself.
     Scalar,
-    /// The value and the values in it.
+    /// The value and the values inside it.
     Values,
-    /// The unknown keys in it too.
+    /// The value, and the values and unknown keys inside it.
     KeysAndValues,
 }
 
 impl Secrecy {
-    /// Of what is in the value.
+    /// The secrecy of what is inside the value.
     fn inside(self) -> Self {
         if self == Self::Scalar { Self::Public } else { self }
     }
@@ -196,7 +196,7 @@ impl<'d> Field<'d> {
         self.decoder.probe.as_ref().is_some_and(|probe| probe.given)
     }
 
-    /// Notes what is asked of it, in a walk without a file.
+    /// Records the type that is asked for, in a walk without a file.
     fn note(&self, shape: impl FnOnce() -> Shape) {
         if let Some(probe) = &self.decoder.probe {
             let mut shapes = probe.shapes.borrow_mut();
@@ -211,21 +211,19 @@ impl<'d> Field<'d> {
         self
     }
 
-    /// Keeps the value out of messages, and with it the keys that are not known: one may be a value that has lost its
-    /// place.
+    /// Keeps the value out of messages, and the unknown keys inside it: one may be a misplaced value.
     pub(super) fn secret_with_keys(mut self) -> Self {
         self.secrecy = Secrecy::KeysAndValues;
         self
     }
 
-    /// Keeps the value out of messages where it is not the section that it should be: a header or a URL may stand
-    /// there.
+    /// Keeps the value out of messages if it is not a section: it may be a header or a URL.
     pub(super) fn secret_unless_section(mut self) -> Self {
         self.secrecy = Secrecy::Scalar;
         self
     }
 
-    /// Adds a problem with this field. What comes from a secret variable is not repeated.
+    /// Adds a problem with this field. A value from a secret variable is not shown.
     pub(super) fn problem(&self, invalid: Invalid) {
         let is_secret =
             matches!(self.node, Some(Node { value: Value::Scalar(Scalar { is_secret: true, .. }), .. }));
@@ -240,7 +238,7 @@ impl<'d> Field<'d> {
         self.decoder.warnings.borrow_mut().add(warning);
     }
 
-    /// The string, or none where there is no value or another one.
+    /// The string; `None` if there is no value or it is not a string.
     pub(super) fn string(&self) -> Option<&'d str> {
         self.note(|| Shape::String);
         let node = self.value()?;
@@ -250,7 +248,7 @@ impl<'d> Field<'d> {
                 self.wrong("string", node, Some("put it in quotes"));
                 None
             }
-            // `health_status: unhealthy` in a list is the way to get here.
+            // For example `health_status: unhealthy` in a list, without quotes.
             Value::Map(_) => {
                 self.wrong(
                     "string",
@@ -266,7 +264,7 @@ impl<'d> Field<'d> {
         }
     }
 
-    /// The string, made into something by `parse`. Quotes are advised only where they would help.
+    /// The string, parsed by `parse`. The hint advises quotes only if they would help.
     pub(super) fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, Invalid>) -> Option<T> {
         self.note(|| Shape::String);
         let unquoted = match self.scalar() {
@@ -296,7 +294,7 @@ impl<'d> Field<'d> {
         None
     }
 
-    /// The integer, if `range` has it.
+    /// The integer, if it is within `range`.
     pub(super) fn integer(&self, range: RangeInclusive<i64>) -> Option<i64> {
         self.number(range, "a whole number without quotes or a unit")
     }
@@ -307,7 +305,7 @@ impl<'d> Field<'d> {
         let in_range = |value: i128| i64::try_from(value).ok().filter(|value| range.contains(value));
         let value = match &node.value {
             Value::Scalar(Scalar { kind: Kind::Int(value), .. }) => in_range(*value),
-            // Without its quotes it would be out of range.
+            // Removing the quotes would not help: the number is out of range.
             Value::Scalar(Scalar { kind: Kind::String, text, .. }) if matches!(resolve(text), Kind::Int(value) if in_range(value).is_none()) => {
                 None
             }
@@ -326,17 +324,17 @@ impl<'d> Field<'d> {
         value
     }
 
-    /// A time in milliseconds, more than none.
+    /// A time in milliseconds, greater than 0.
     pub(super) fn millis(&self) -> Option<Duration> {
         self.time(1).map(|millis| Duration::from_millis(millis.unsigned_abs()))
     }
 
-    /// A time in milliseconds, or 0.
+    /// A time in milliseconds; 0 is allowed.
     pub(super) fn millis_or_zero(&self) -> Option<Duration> {
         self.time(0).map(|millis| Duration::from_millis(millis.unsigned_abs()))
     }
 
-    /// A time in milliseconds, where the standard has 0 for no limit.
+    /// A time limit in milliseconds; 0 means no limit, as in the standard.
     pub(super) fn timeout(&self) -> Option<Duration> {
         self.time(0).map(timeout)
     }
@@ -348,13 +346,13 @@ impl<'d> Field<'d> {
         )
     }
 
-    /// The one of `choices` whose name is given.
+    /// The choice whose name is given.
     pub(super) fn choice<T: Copy>(&self, what: &str, choices: &[(&'static str, T)]) -> Option<T> {
         self.note(|| Shape::Choice(choices.iter().map(|(name, _)| *name).collect()));
         self.parse(|text| choice(text, what, choices))
     }
 
-    /// The scalar as it is, or none where there is no value or another one.
+    /// The scalar; `None` if there is no value or it is not a scalar.
     pub(super) fn scalar(&self) -> Option<&'d Scalar> {
         match &self.value()?.value {
             Value::Scalar(scalar) => Some(scalar),
@@ -389,7 +387,7 @@ impl<'d> Field<'d> {
         entries.iter().any(|entry| entry.key == key && !is_null(&entry.node))
     }
 
-    /// How many keys the mapping has; none where it is not one.
+    /// How many keys the mapping has; `None` if it is not a mapping.
     pub(super) fn key_count(&self) -> Option<usize> {
         let node = self.node?;
         match &node.value {
@@ -398,7 +396,7 @@ impl<'d> Field<'d> {
         }
     }
 
-    /// The mapping's keys with their values, where the keys are whatever a user likes.
+    /// The keys and values of a mapping whose keys the user chooses.
     pub(super) fn entries(&self) -> Option<Vec<(&'d str, Field<'d>)>> {
         let node = self.value()?;
         let Value::Map(entries) = &node.value else {
@@ -418,8 +416,8 @@ impl<'d> Field<'d> {
         Some(entries.iter().map(field).collect())
     }
 
-    /// What `decode` makes of the mapping. A key without a value is a mapping without keys; where the key is not
-    /// there, or has no mapping, nothing is decoded.
+    /// Decodes the mapping with `decode`. A key without a value is an empty mapping. If the key is missing or is not
+    /// a mapping, nothing is decoded.
     pub(super) fn section<T>(&self, decode: impl FnOnce(&Section<'d>) -> T) -> Option<T> {
         self.note(|| Shape::Section);
         let entries: &'d [Entry] = match self.node {
@@ -446,8 +444,8 @@ impl<'d> Field<'d> {
         Some(decoded)
     }
 
-    /// The name and the field of the one key that the mapping has, where the standard leaves open which names
-    /// there are. `what` says of what it should be one.
+    /// The name and the field of a mapping's only key, where the standard allows any name. `what` says in messages
+    /// what the key names.
     pub(super) fn one_of(&self, what: &str, example: &str) -> Option<(&'d str, Field<'d>)> {
         self.note(|| Shape::One);
         let node = self.value();
@@ -477,7 +475,7 @@ impl<'d> Field<'d> {
         Some((&entry.key, field))
     }
 
-    /// Reports whatever is not an empty mapping or nothing.
+    /// Reports any value except an empty mapping.
     pub(super) fn nothing(&self) {
         self.section(|_| ());
     }
@@ -493,14 +491,14 @@ impl<'d> Field<'d> {
             Value::List(_) => Invalid::new(format!("{what}: a list")),
             Value::Map(_) => Invalid::new(format!("{what}: a mapping")),
             Value::Scalar(scalar) => match scalar.kind {
-                // Without the quotes `not an integer: 8080` would be a riddle.
+                // Shown with quotes: without them, `not an integer: 8080` would be a riddle.
                 Kind::String if expected != "mapping" => {
                     Invalid::value(&what, &format!("{:?}", shown(&scalar.text)))
                 }
                 _ => Invalid::value(&what, &scalar.text),
             },
         };
-        // `key=value` where a section or a list should be is most often a header that has lost its place.
+        // `key=value` instead of a section or a list is most often a misplaced header.
         let is_pair = matches!(expected, "mapping" | "list")
             && matches!(&node.value, Value::Scalar(scalar) if scalar.text.contains('='));
         let is_public = self.secrecy == Secrecy::Public && !is_pair;
@@ -512,20 +510,20 @@ impl<'d> Field<'d> {
     }
 }
 
-/// A mapping whose keys are being asked for.
+/// A mapping that is being decoded.
 pub(super) struct Section<'d> {
     field: Field<'d>,
     entries: &'d [Entry],
     /// The names that were asked for.
     accepted: RefCell<Vec<&'static str>>,
-    /// Names of which something better is said than that they are unknown.
+    /// Names with a better message than that they are unknown.
     refused: RefCell<Vec<&'static str>>,
     /// The accepted names that a hint should list.
     offered: RefCell<Vec<&'static str>>,
 }
 
 impl<'d> Section<'d> {
-    /// The field of this name, which is known here.
+    /// The field of this name, which becomes a known key.
     pub(super) fn field(&self, name: &'static str) -> Field<'d> {
         let path = join(&self.field.path, name);
         self.field.decoder.known.borrow_mut().insert(without_numbers(&path));
@@ -533,17 +531,17 @@ impl<'d> Section<'d> {
         self.entry(name)
     }
 
-    /// The mapping itself, for what is wrong with it as a whole.
+    /// The mapping itself, for problems with it as a whole.
     pub(super) fn whole(&self) -> &Field<'d> {
         &self.field
     }
 
-    /// Whether there is no key here.
+    /// Whether the mapping has no keys.
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Accepts a key that is the standard's and does nothing here. Whoever sets it is told so.
+    /// Accepts a key of the standard that has no effect here, and warns if it is set.
     pub(super) fn no_effect(&self, name: &'static str, why: &str) {
         let field = self.entry(name);
         if field.is_given() {
@@ -551,12 +549,12 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// Accepts keys that are the standard's and do nothing here, and returns those that are there.
+    /// Accepts keys of the standard that have no effect here, and returns those that are present.
     pub(super) fn unused(&self, names: &[&'static str]) -> Vec<&'static str> {
         names.iter().copied().filter(|name| self.entry(name).is_present()).collect()
     }
 
-    /// Refuses a key that is the standard's, and says more of it than that it is unknown.
+    /// Refuses a key of the standard, with a better message than that it is unknown.
     pub(super) fn refuse(&self, name: &'static str, message: &str, hint: &str) {
         self.refused.borrow_mut().push(name);
         let field = self.lookup(name);
@@ -565,7 +563,7 @@ impl<'d> Section<'d> {
         }
     }
 
-    /// The keys of older versions of the schema: each with what to write today.
+    /// Refuses the keys of older versions of the schema, each with a hint what to write today.
     pub(super) fn renamed(&self, renamed: &[(&'static str, &str)]) {
         for (old, hint) in renamed {
             self.refused.borrow_mut().push(old);
@@ -608,7 +606,7 @@ impl<'d> Section<'d> {
                     None if offered.is_empty() => "leave it out; there are no keys here".into(),
                     None => format!("known here: {}", listed(&offered)),
                 };
-                // A secret where a key should be: `- token` with a colon at its end.
+                // The key may be a secret, such as `- token` with a colon at its end.
                 let subject = if field.secrecy == Secrecy::KeysAndValues {
                     field.path.clone()
                 } else {

@@ -1,5 +1,5 @@
-//! Where the Docker client would find the daemon, and this program does not look: contexts, and the sockets of rootless
-//! engines. Whoever relies on them is told what to set.
+//! Places where the Docker client finds the daemon and this program does not look: contexts, and the sockets of
+//! rootless engines. A user who relies on them is told what to set.
 
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::error::shown;
 use super::substitution::Environment;
 use crate::files;
 
-/// What to say where nothing names a host, and the Docker client would ask another than `default_host`.
+/// The warning if no host is configured and the Docker client would use another one than `default_host`.
 pub(super) fn other_host(default_host: &str, env: &Environment<'_>) -> Option<String> {
     let default_socket = Path::new(default_host.strip_prefix("unix://")?);
     let variable = |name: &str| env(name).filter(|value| !value.is_empty());
@@ -43,14 +43,14 @@ pub(super) fn other_host(default_host: &str, env: &Environment<'_>) -> Option<St
     ))
 }
 
-/// The context in use, and what names it.
+/// The name of the variable or file that sets a context, and the context.
 fn context(home: Option<&Path>, variable: &impl Fn(&str) -> Option<String>) -> Option<(String, String)> {
     if let Some(context) = variable("DOCKER_CONTEXT") {
         return Some(("DOCKER_CONTEXT".into(), context));
     }
     let directory = variable("DOCKER_CONFIG").map(PathBuf::from).or_else(|| Some(home?.join(".docker")))?;
     let file = directory.join("config.json");
-    // Whether it is right is the Docker client's matter.
+    // A malformed file is ignored: the Docker client reports it.
     let content: Value = serde_json::from_slice(&files::read(&file).ok()?).ok()?;
     let context = content.get("currentContext")?.as_str().filter(|name| !name.is_empty())?;
     Some((file.display().to_string(), context.to_owned()))
@@ -86,7 +86,7 @@ mod tests {
         ));
         assert!(line.ends_with(&format!("{command} remote")), "{line}");
 
-        // The client's file, in its two places; the variable goes before it.
+        // The client's file, in its two places. The variable takes precedence.
         let home = path("home");
         std::fs::create_dir_all(format!("{home}/.docker")).unwrap();
         let config = format!("{home}/.docker/config.json");
@@ -133,7 +133,7 @@ mod tests {
             std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
             let env = |name: &str| (name == variable).then(|| root.clone());
             let missing = format!("unix://{root}/missing.sock");
-            // A file of that name is no engine.
+            // A regular file of that name is no socket.
             std::fs::write(&socket, "").unwrap();
             assert_eq!(other_host(&missing, &env), None);
             std::fs::remove_file(&socket).unwrap();
@@ -146,7 +146,7 @@ mod tests {
                      DOCKER_HOST or docker.host to unix://{root}/{place}"
                 )
             );
-            // Not where there is the default one.
+            // No warning if the default socket exists.
             assert_eq!(other_host(&format!("unix://{root}/{place}"), &env), None);
         }
     }

@@ -1,7 +1,7 @@
-//! A configuration as a file would say it, every default filled in: what `check` prints. Read again, it is the same
-//! configuration, but for what is hidden.
+//! Writes a configuration as a file, with every default filled in: the output of `check`. Reading it back gives the
+//! same configuration, except for hidden values.
 //!
-//! Each struct is taken apart with all its fields, so that a key that is added and not printed does not compile.
+//! Each struct is destructured with all its fields, so that a new key that is not printed does not compile.
 
 use std::path::Path;
 use std::time::Duration;
@@ -52,7 +52,7 @@ enum Value {
     Integer(i64),
     Double(f64),
     String(String),
-    /// A secret's place.
+    /// A placeholder for a secret.
     Hidden,
     List(Vec<Value>),
     Map(Vec<(&'static str, Value)>),
@@ -77,12 +77,12 @@ impl Serialize for Value {
     }
 }
 
-/// A string with no reference in it.
+/// A string, escaped so that it is never read as a reference.
 fn string(text: &str) -> Value {
     Value::String(text.replace('$', "$$"))
 }
 
-/// A number. None that a configuration can say is beyond the range.
+/// A number. No number of a configuration is beyond the range.
 fn number(value: impl TryInto<i64>) -> Value {
     Value::Integer(value.try_into().unwrap_or(i64::MAX))
 }
@@ -103,7 +103,7 @@ fn strings<S: AsRef<str>>(values: impl IntoIterator<Item = S>) -> Value {
     Value::List(values.into_iter().map(|value| string(value.as_ref())).collect())
 }
 
-/// The name that a table of choices has for a value; the first, where several mean the same.
+/// The name of a value in a table of choices; the first if several names mean the same.
 fn name<T: PartialEq>(value: T, choices: &[(&'static str, T)]) -> Value {
     choices.iter().find(|(_, choice)| *choice == value).map_or(Value::Null, |(name, _)| string(name))
 }
@@ -141,7 +141,7 @@ fn of_resource(resource: &Resource) -> Value {
 fn of_detection(detection: &Detection) -> Value {
     let Detection { attributes, named, detectors } = detection;
     let mut section = Vec::new();
-    // To name what is included, be it everything, asks for a command line too.
+    // Naming what is included, even everything, enables the command line too.
     if *named {
         section.push(("attributes", filter(attributes)));
     } else {
@@ -299,7 +299,7 @@ fn of_temporality(temporality: Temporality) -> Value {
 fn of_otlp(otlp: &Otlp) -> Vec<(&'static str, Value)> {
     let Otlp { endpoint, tls, headers, compression, timeout, temporality } = otlp;
     let mut endpoint = endpoint.clone();
-    // Some take their key there.
+    // Some destinations take an API key there.
     if endpoint.query().is_some() {
         endpoint.set_query(Some(HIDDEN));
     }
@@ -420,7 +420,7 @@ mod tests {
             let mut config = from_yaml("a.yaml", &text, &variables).unwrap().config;
             let printed = write(&config);
             let again = from_yaml("printed.yaml", &printed, &|_| None);
-            // What is hidden is the only difference.
+            // Hidden values are the only difference.
             for periodic in &mut config.readers.periodic {
                 if let Exporter::OtlpGrpc(otlp) | Exporter::OtlpHttp(otlp) = &mut periodic.exporter {
                     otlp.headers.iter_mut().for_each(|(_, value)| *value = HIDDEN.into());
@@ -433,7 +433,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a string holds, it is read again as it was.
+        /// Any string is read back unchanged.
         #[test]
         fn strings_are_read_as_they_are_printed(texts in prop::collection::vec(any_text(), 1..6)) {
             let mut config = Config::default();
@@ -451,7 +451,7 @@ mod tests {
         }
     }
 
-    /// Any string, and those that YAML would take for something else.
+    /// Any string, and strings that YAML would read as another type.
     fn any_text() -> impl Strategy<Value = String> {
         prop_oneof![
             any::<String>(),

@@ -1,8 +1,8 @@
-//! The configuration without a file: the variables that OpenTelemetry's SDKs know, and those of the Docker
-//! client, which also supply what a file leaves open.
+//! The configuration without a file: the variables that OpenTelemetry's SDKs know, and those of the Docker client,
+//! which also apply if a file does not say how to reach the daemon.
 //!
-//! Other than an SDK, which must not stop the program that it is in, this program takes a value that it does
-//! not understand for an error, in a variable as in a file.
+//! An SDK ignores values that it does not understand, because it must not stop the program that it is in. For this
+//! program such a value is an error, in a variable as in a file.
 
 use std::path::PathBuf;
 
@@ -20,13 +20,13 @@ use super::values::{
     headers, host, log_level, merged, timeout,
 };
 
-/// The variables of the OTLP exporter, general and for metrics. The latter go first.
+/// Prefixes of the OTLP exporter's variables, general and for metrics. The latter take precedence.
 const OTLP: &str = "OTEL_EXPORTER_OTLP_";
 const OTLP_METRICS: &str = "OTEL_EXPORTER_OTLP_METRICS_";
 
 const HISTOGRAMS: &str = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION";
 
-/// What configures a push, and does nothing without one.
+/// Names, without their prefix, of variables that have no effect without a push reader.
 const PUSH_ONLY: [&str; 10] = [
     "PROTOCOL",
     "HEADERS",
@@ -57,8 +57,8 @@ pub(super) fn decode(env: &Environment<'_>) -> Result<Loaded, Error> {
     if problems.is_empty() { Ok(Loaded { config, warnings }) } else { Err(Error::new(problems)) }
 }
 
-/// How the daemon is reached: by the file's `host` and `tls`, else by the Docker client's variables. Problems and
-/// warnings are returned.
+/// Sets how the daemon is reached: by the file's `host` and `tls`, else by the Docker client's variables. Returns
+/// problems and warnings.
 pub(super) fn daemon(
     docker: &mut Docker,
     file_host: Option<String>,
@@ -74,7 +74,7 @@ pub(super) fn daemon(
         variables.warnings.extend(other_host(&docker.host, env));
     }
     let scheme = docker.host.split("://").next().unwrap_or_default();
-    // A socket and ssh are safe by themselves, and the Docker client ignores the variables there.
+    // A socket and ssh need no TLS, and the Docker client ignores the variables for them.
     docker.tls = match scheme {
         "tcp" | "https" => file_tls.or_else(|| variables.docker_tls()),
         "http" if variables.get("DOCKER_TLS_VERIFY").is_some() => {
@@ -115,7 +115,7 @@ impl Variables<'_> {
         (self.env)(name).filter(|value| !value.is_empty())
     }
 
-    /// The first of `names` that is set, made into something by `parse`.
+    /// The first of `names` that is set, parsed by `parse`.
     fn parse<T>(
         &mut self,
         names: &[&str],
@@ -207,7 +207,7 @@ impl Variables<'_> {
         }
     }
 
-    /// There are exemplars in spans only, and no spans here.
+    /// Exemplars need spans, and this program has none.
     fn exemplar_filter(&mut self) {
         let known = [("always_on", true), ("always_off", false), ("trace_based", false)];
         let filter = |text: &str| choice(&text.to_ascii_lowercase(), "an exemplar filter", &known);
@@ -251,7 +251,7 @@ impl Variables<'_> {
             });
         let grpc = protocol.as_ref().is_some_and(|(_, grpc)| *grpc);
         let insecure = [OTLP_METRICS, OTLP].map(|prefix| format!("{prefix}INSECURE"));
-        // Read in any case, so that a wrong value is told; it is gRPC's alone.
+        // Read in any case, so that a wrong value is reported. Only gRPC uses it.
         let insecure = self.boolean(&[&insecure[0], &insecure[1]]).filter(|_| grpc);
         let default = if grpc { GRPC_ENDPOINT } else { HTTP_ENDPOINT };
         let mut url = self.otlp("ENDPOINT", |text| endpoint(text, insecure, default));
@@ -347,7 +347,7 @@ impl Variables<'_> {
     }
 }
 
-/// `service.name` is always there: without one, OpenTelemetry would say `unknown_service`.
+/// Adds `service.name` if it is missing: OpenTelemetry would use `unknown_service`.
 pub(super) fn with_service_name(
     mut attributes: Vec<(String, AttributeValue)>,
 ) -> Vec<(String, AttributeValue)> {
@@ -392,7 +392,7 @@ fn boolean(text: &str) -> Result<bool, Invalid> {
 }
 
 fn temporality(text: &str) -> Result<Temporality, Invalid> {
-    // The variable has other names than the file.
+    // The variable spells these values differently from the file.
     match text.to_ascii_lowercase().as_str() {
         "cumulative" => Ok(Temporality::Cumulative),
         "delta" => Ok(Temporality::Delta),
@@ -401,7 +401,7 @@ fn temporality(text: &str) -> Result<Temporality, Invalid> {
     }
 }
 
-/// The general endpoint is the root of the paths of all signals.
+/// The general endpoint is a base URL: each signal appends its path.
 fn append_signal(url: &mut Url) {
     let path = format!("{}/v1/metrics", url.path().trim_end_matches('/'));
     url.set_path(&path);

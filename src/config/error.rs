@@ -1,9 +1,9 @@
-//! What is wrong with a configuration: where, what, and what would be right.
+//! Errors in a configuration: the place, the problem, and a hint how to fix it.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// How many problems are told, and how many warnings. Whoever mends those will be told of the next.
+/// The most problems, and the most warnings, that are reported. Once they are fixed, the next ones are.
 pub(crate) const MAX_TOLD: usize = 50;
 
 /// A configuration or a command line that cannot be used. Its `Display` is the lines to print: for each thing
@@ -11,7 +11,7 @@ pub(crate) const MAX_TOLD: usize = 50;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     problems: Vec<Problem>,
-    /// How many there are beside those.
+    /// The number of further problems, which are not listed.
     more: usize,
 }
 
@@ -40,15 +40,15 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// What is wrong so far. Of a file in which everything is wrong only the first [`MAX_TOLD`] problems are kept, in the
-/// order of the file, whatever the order in which sections are decoded.
+/// The problems so far. Only the first [`MAX_TOLD`] of a file are kept: those that come first in the file, whatever
+/// the order in which sections are decoded.
 #[derive(Debug, Default)]
 pub(crate) struct Problems {
-    /// Unordered; up to twice as many as are told.
+    /// Unordered; up to twice as many as are reported.
     kept: Vec<Problem>,
     /// Every problem, kept or not.
     count: usize,
-    /// Problems from here on need not be kept: there are enough before it.
+    /// Problems at this place or after it are not kept: there are enough before it.
     enough: Option<Option<Place>>,
 }
 
@@ -57,7 +57,7 @@ impl Problems {
         self.count == 0
     }
 
-    /// Adds a problem, which is made only if it has a chance of being told.
+    /// Adds a problem. `make` is called only if the problem may be reported.
     pub(crate) fn add(&mut self, place: Option<Place>, make: impl FnOnce() -> Problem) {
         self.count += 1;
         if self.enough.is_some_and(|enough| place >= enough) {
@@ -81,7 +81,7 @@ impl Problems {
     }
 }
 
-/// A place in a file, both counted from 1.
+/// A place in a file; line and column count from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) line: usize,
@@ -143,17 +143,17 @@ pub(crate) struct Invalid {
 }
 
 impl Invalid {
-    /// For what must not be repeated, or has no value.
+    /// A message without a value: there is none, or it must not be shown.
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), value: None, hint: None, suggestion: None }
     }
 
-    /// `not a URL: localhost:4317`.
+    /// A message with the value, such as `not a URL: localhost:4317`.
     pub(crate) fn value(what: &str, value: &str) -> Self {
         Self { value: Some(shown(value)), ..Self::new(what) }
     }
 
-    /// The same without the value, which may be a secret, and without what a hint makes of it.
+    /// Hides the value, which may be a secret, and removes a hint that suggests another value.
     pub(crate) fn without_value(mut self) -> Self {
         if let Some(value) = &mut self.value {
             *value = "a value that is not shown".into();
@@ -164,13 +164,13 @@ impl Invalid {
         self
     }
 
-    /// Adds the remedy.
+    /// Adds a hint.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds the remedy: another value. `hint` is what to say before it.
+    /// Adds a hint that suggests another value. `hint` is the text before that value.
     pub(crate) fn suggest(mut self, hint: &str, value: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self.suggestion = Some(value.into());
@@ -184,7 +184,7 @@ impl Invalid {
     }
 }
 
-/// What stands in the place of a secret.
+/// Shown instead of a secret.
 pub(crate) const HIDDEN: &str = "(hidden)";
 
 /// A value as a message shows it: on one line, not too long, visible if it is empty, and without the password of a URL.
@@ -210,7 +210,7 @@ pub(crate) fn shown(value: &str) -> String {
     shown
 }
 
-/// A key as a message shows it. What holds more than a key's characters may be a value that has lost its place.
+/// A key as a message shows it. Text after `=` or a space is hidden: it may be a misplaced value.
 pub(crate) fn shown_key(key: &str) -> String {
     match key.find(|c: char| c == '=' || c.is_whitespace()) {
         Some(end) => format!("{} {HIDDEN}", shown(key.get(..end).unwrap_or_default())),
@@ -218,14 +218,14 @@ pub(crate) fn shown_key(key: &str) -> String {
     }
 }
 
-/// A URL, also a malformed one, as messages show it: without what may be a user name, a password or a key.
+/// A URL, well-formed or not, as messages show it: without anything that may be a user name, a password or a key.
 pub(crate) fn shown_url(text: &str) -> String {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) if !scheme.contains(['@', ':', '?', '#']) => (format!("{scheme}://"), rest),
         _ => (String::new(), text),
     };
     let (rest, query) = match rest.split_once(['?', '#']) {
-        // The start of a query, or a character of a password?
+        // This may start a query or be part of a password, so everything is hidden.
         Some((_, query)) if query.contains('@') => return format!("{scheme}{HIDDEN}"),
         Some((rest, _)) => (rest, format!("?{HIDDEN}")),
         None => (rest, String::new()),
@@ -234,7 +234,7 @@ pub(crate) fn shown_url(text: &str) -> String {
         Some((_, rest)) => (format!("{HIDDEN}@"), rest),
         None => (String::new(), rest),
     };
-    // After a colon is a port, or what was meant for a password.
+    // What follows a colon is a port; if not, it may be a password.
     let segments: Vec<String> = rest
         .split('/')
         .map(|segment| {
@@ -253,7 +253,7 @@ pub(crate) fn shown_url(text: &str) -> String {
 
 /// The name in `known` that was probably meant.
 pub(crate) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    // The standard's experimental keys carry their stability behind a slash, which is easily left out.
+    // The standard's experimental keys end with a slash and their stability, which is easily left out.
     let base = |key: &str| key.split('/').next().unwrap_or_default().to_ascii_lowercase();
     let typed = base(name);
     let letters = typed.chars().count();
@@ -262,7 +262,7 @@ pub(crate) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let mut best: Option<(usize, &'k str)> = None;
     for &candidate in known {
         let candidate_base = base(candidate);
-        // What differs by more letters in length alone need not be compared, however long it is.
+        // If the lengths alone differ by more than the limit, no comparison is needed, however long the name is.
         if letters.abs_diff(candidate_base.chars().count()) > limit {
             continue;
         }

@@ -1,4 +1,4 @@
-//! Fields of one shape under several keys: numbers, lists, filters.
+//! Decoders of values that several keys share: numbers, lists, filters.
 
 use super::decode::Field;
 use super::error::Invalid;
@@ -11,7 +11,7 @@ pub(super) fn count(field: &Field<'_>, most: i64) -> Option<usize> {
     field.integer(1..=most).and_then(|count| usize::try_from(count).ok())
 }
 
-/// The number.
+/// A floating-point number.
 pub(super) fn double(field: &Field<'_>) -> Option<f64> {
     match field.scalar() {
         Some(Scalar { kind: Kind::Float(value), .. }) => Some(*value),
@@ -30,7 +30,7 @@ pub(super) fn double(field: &Field<'_>) -> Option<f64> {
     }
 }
 
-/// The list of values.
+/// A list whose items are decoded by `item`.
 pub(super) fn array<T>(field: &Field<'_>, item: impl Fn(&Field<'_>) -> Option<T>) -> Option<Vec<T>> {
     field
         .items()?
@@ -44,7 +44,7 @@ fn empty_item<T>(field: &Field<'_>) -> Option<T> {
     None
 }
 
-/// The list of strings, each made into something by `parse`.
+/// A list of strings, each parsed by `parse`.
 pub(super) fn strings(
     field: &Field<'_>,
     parse: impl Fn(&str) -> Result<String, Invalid>,
@@ -58,7 +58,8 @@ pub(super) fn strings(
     )
 }
 
-/// The standard's `IncludeExclude`. Without `included` everything is; a mapping without keys says nothing.
+/// The standard's `IncludeExclude`. Without `included` everything is included; a mapping without keys means
+/// `default`.
 pub(super) fn filter(field: &Field<'_>, default: Filter) -> Filter {
     let filter = field.section(|section| {
         let included = strings(&section.field("included"), glob);

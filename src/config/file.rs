@@ -95,8 +95,8 @@ pub(super) fn decode(decoder: &Decoder, root: &Node, env: &Environment<'_>) -> C
     decoded.unwrap_or_default()
 }
 
-/// The schema's version. A newer minor one is accepted, as its versioning policy says; what of it is not known
-/// shows as an unknown key.
+/// Checks the schema's version. A newer minor one is accepted, as its versioning policy says; its new keys are
+/// reported as unknown.
 fn file_format(field: &Field<'_>) {
     const HINT: &str = "this program follows schema 1.1: file_format: \"1.1\"";
     let Some(scalar) = field.scalar() else {
@@ -122,7 +122,7 @@ fn file_format(field: &Field<'_>) {
 }
 
 fn resource(section: &Section<'_>, env: &Environment<'_>) -> Resource {
-    // What `attributes` says goes before the list.
+    // `attributes` takes precedence over `attributes_list`.
     let mut pairs: Vec<(String, AttributeValue)> = section
         .field("attributes_list")
         .parse(attributes)
@@ -138,7 +138,7 @@ fn resource(section: &Section<'_>, env: &Environment<'_>) -> Resource {
         pairs.push((name, value));
     }
     let detection = section.field("detection/development").section(detection).unwrap_or_default();
-    // The one variable that the standard has the file ask for by a detector.
+    // In the standard, this is the only variable that a file asks for by a detector.
     if detection.detectors.contains(&Detector::Service)
         && detection.attributes.matches("service.name")
         && let Some(name) = env("OTEL_SERVICE_NAME").filter(|name| !name.is_empty())
@@ -208,7 +208,7 @@ const TYPES: [(&str, Type); 8] = [
     ("double_array", Type::Doubles),
 ];
 
-/// An attribute; none where its value is null, as the standard says.
+/// Decodes an attribute; `None` if its value is null, as the standard says.
 fn attribute(entry: &Section<'_>, names: &mut HashSet<String>) -> Option<(String, AttributeValue)> {
     let (name, value, kind) = (entry.field("name"), entry.field("value"), entry.field("type"));
     let kind = if kind.is_given() { kind.choice("a type of attribute", &TYPES)? } else { Type::String };
@@ -226,7 +226,7 @@ fn attribute(entry: &Section<'_>, names: &mut HashSet<String>) -> Option<(String
     }
     let value = match kind {
         Type::String => {
-            // The standard has no type by the look of a value.
+            // The standard does not infer a type from the value.
             let (found, hint) = match value.scalar() {
                 Some(Scalar { text, kind: Kind::String, .. }) => {
                     return Some((name, AttributeValue::String(text.clone())));
@@ -248,7 +248,7 @@ fn attribute(entry: &Section<'_>, names: &mut HashSet<String>) -> Option<(String
     Some((name, value))
 }
 
-/// The string of a key that has to be there.
+/// The string of a required key.
 fn required(section: &Section<'_>, field: &Field<'_>, what: &str) -> Option<String> {
     let name = field.string();
     if !field.is_given() {
@@ -270,7 +270,7 @@ fn meter_provider(section: &Section<'_>, resource: &Resource, env: &Environment<
     let views = views(section, readers.pull.as_ref());
     let is_exponential =
         |view: &View| matches!(view.stream.aggregation, Aggregation::Base2ExponentialBucketHistogram { .. });
-    // The text format has no such histograms.
+    // The text format has no exponential histograms.
     if readers.pull.is_some() && views.iter().any(is_exponential) {
         section.field("views").warning("an exponential histogram is not shown by the Prometheus reader");
     }
@@ -307,7 +307,7 @@ fn readers(field: &Field<'_>, resource: &Resource, env: &Environment<'_>) -> Rea
                         .hint("there is one HTTP server; push to other readers with periodic"),
                 );
             }
-            // Decoded in any case, so that what is wrong with it is told.
+            // Decoded in any case, so that its errors are reported.
             (
                 pull.section(|pull| pull_reader(pull, resource)).flatten(),
                 periodic.section(|periodic| periodic_reader(periodic, env)).flatten(),
@@ -465,12 +465,12 @@ fn otlp_grpc(section: &Section<'_>, env: &Environment<'_>) -> Option<Exporter> {
     Some(Exporter::OtlpGrpc(otlp))
 }
 
-/// The variable by which `opentelemetry-otlp` compresses where no one says that it should.
+/// The variable that makes `opentelemetry-otlp` use gzip when the file does not ask for it.
 fn gzip_variable(env: &Environment<'_>) -> Option<&'static str> {
     let variables = ["OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "OTEL_EXPORTER_OTLP_COMPRESSION"];
     let set = variables.into_iter().find_map(|variable| {
         let value = env(variable)?.to_ascii_lowercase();
-        // It passes over what it does not know.
+        // `opentelemetry-otlp` ignores values that it does not know.
         ["none", "gzip"].contains(&&*value).then_some((variable, value))
     });
     set.filter(|(_, value)| value == "gzip").map(|(variable, _)| variable)
@@ -549,7 +549,7 @@ fn temporality(section: &Section<'_>) -> Temporality {
         .unwrap_or(Temporality::Cumulative)
 }
 
-/// A header; none where its value is null, as the standard says.
+/// Decodes a header; `None` if its value is null, as the standard says.
 fn header(entry: &Section<'_>) -> Option<(String, String)> {
     let (name, value) = (entry.field("name"), entry.field("value"));
     if !value.is_present() {
@@ -616,7 +616,7 @@ fn docker(decoder: &Decoder, field: &Field<'_>, env: &Environment<'_>) -> Docker
         tell(daemon(&mut docker, None, None, env));
         return docker;
     };
-    // A host that is wrong says nothing about what else would be.
+    // If the host is invalid, the settings that depend on it cannot be checked.
     if host_is_given && host.is_none() {
         return docker;
     }

@@ -1,12 +1,10 @@
 //! The configuration: from flags, file and environment to validated types.
 //!
-//! A file goes through three steps, each in its own module: `yaml` makes a tree of its text, in which every
-//! value knows its place and references to variables are replaced; `decode` walks the tree and keeps the path;
-//! `file` knows the keys. All that is wrong is reported, not only what comes first, and nothing is taken from
-//! a file in which anything is wrong.
+//! A file goes through three steps, each in its own module: `yaml` parses the text into a tree in which every value
+//! has its place, and replaces references to variables; `decode` walks the tree and tracks the path; `file` knows the
+//! keys. Every error is reported, not only the first, and a file with an error has no effect at all.
 //!
-//! Nothing here reads the process's environment: it is handed in as a function, so that a test need not
-//! change it.
+//! Nothing here reads the process's environment: callers pass it as a function, so that a test need not change it.
 
 mod constant_labels;
 mod decode;
@@ -31,10 +29,10 @@ pub use substitution::Environment;
 pub(crate) use values::shown_address;
 pub use web_file::{ClientAuth, Pem, RateLimit, ServerTls, Version, WebFile, from_web_yaml};
 
-/// The configuration of a file. `name` stands before each error.
+/// Reads the configuration from a file's text. Each error begins with `name`.
 ///
-/// Of the environment, only the variables that the file refers to have an effect, and those of the Docker
-/// client where the file does not say how to reach the daemon.
+/// From the environment it uses only the variables that the file refers to, and the Docker client's variables if the
+/// file does not say how to reach the daemon.
 pub fn from_yaml(name: &str, text: &str, env: &Environment<'_>) -> Result<Loaded, Error> {
     let decoder = decode::Decoder::new(name);
     let config = match yaml::parse(name, text, env) {
@@ -45,8 +43,7 @@ pub fn from_yaml(name: &str, text: &str, env: &Environment<'_>) -> Result<Loaded
     Ok(Loaded { config, warnings })
 }
 
-/// A file that says the same as `config`, with every default, and without secrets: values of headers and the queries
-/// of URLs are hidden.
+/// Writes `config` as a file, with every default and without secrets: header values and URL queries are hidden.
 pub fn to_yaml(config: &Config) -> String {
     effective::write(config)
 }
@@ -56,7 +53,7 @@ pub fn schema() -> String {
     schema::write()
 }
 
-/// The configuration without a file: the standard's `OTEL_*` variables and those of the Docker client.
+/// Reads the configuration without a file, from the standard's `OTEL_*` variables and those of the Docker client.
 pub fn from_environment(env: &Environment<'_>) -> Result<Loaded, Error> {
     environment::decode(env)
 }
@@ -65,7 +62,7 @@ pub fn from_environment(env: &Environment<'_>) -> Result<Loaded, Error> {
 mod tests {
     use super::*;
 
-    /// The keys that a walk through the reference asks for: all that there are, as it has every section.
+    /// The keys that decoding the reference asks for. These are all keys, because the reference has every section.
     pub(super) fn known() -> Vec<String> {
         let text = include_str!("../../config/reference.yaml");
         let root = yaml::parse("reference.yaml", text, &|_| None).unwrap();

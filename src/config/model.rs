@@ -1,4 +1,4 @@
-//! What the program runs by: the configuration after parsing, substitution and validation.
+//! The configuration that the program uses, after parsing, substitution and validation.
 //!
 //! Nothing here is optional unless its absence means something; every default is already filled in.
 
@@ -13,11 +13,11 @@ use crate::version::VERSION;
 pub struct Config {
     /// The least severe level that is logged.
     pub log_level: LogLevel,
-    /// What every OTLP export says of its source.
+    /// The resource: what every OTLP export says about its source.
     pub resource: Resource,
     /// Where metrics go.
     pub readers: Readers,
-    /// What becomes of the instruments on the way there, for every reader.
+    /// How the instruments become streams, for every reader.
     pub views: Vec<View>,
     /// How the daemon is reached and followed.
     pub docker: Docker,
@@ -25,16 +25,16 @@ pub struct Config {
     pub containers: Containers,
     /// Which events are counted, and how.
     pub events: Events,
-    /// The HTTP server beside the pull reader's address.
+    /// The HTTP server, except the pull reader's address.
     pub web: Web,
 }
 
-/// A configuration, and what its owner should be told.
+/// A configuration, and warnings about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loaded {
     /// The configuration.
     pub config: Config,
-    /// Things to log: what was accepted, but has no effect.
+    /// Warnings to log: settings that are accepted but have no effect.
     pub warnings: Vec<String>,
 }
 
@@ -47,9 +47,9 @@ pub enum LogLevel {
     Debug,
     /// One line for each change of the program's own state, and for each event where `events.log` says so.
     Info,
-    /// What may need a look.
+    /// What may need attention.
     Warn,
-    /// What needs one.
+    /// What needs attention.
     Error,
 }
 
@@ -73,16 +73,17 @@ pub struct Resource {
     pub attributes: Vec<(String, AttributeValue)>,
     /// The schema URL, where the file gives one.
     pub schema_url: Option<String>,
-    /// What the program is to find out by itself.
+    /// The attributes that the program detects.
     pub detection: Detection,
 }
 
-/// What the program finds out about the source by itself. What is configured goes before it.
+/// What the program detects about its source. Configured attributes take precedence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Detection {
-    /// Which of the attributes are kept, by their keys.
+    /// Which of the detected attributes are kept, by their keys.
     pub attributes: Filter,
-    /// Whether the file says which to include. Only then is there a command line, which can hold secrets.
+    /// Whether the file names the attributes to include. Only then the command line, which can hold secrets, is
+    /// detected.
     pub named: bool,
     /// Where they come from.
     pub detectors: Vec<Detector>,
@@ -97,7 +98,8 @@ pub enum Detector {
     Host,
     /// This process.
     Process,
-    /// `OTEL_SERVICE_NAME`, which is among the attributes already, and `service.instance.id`, which always is.
+    /// `OTEL_SERVICE_NAME`, which is among the attributes already, and `service.instance.id`, which is always
+    /// detected.
     Service,
 }
 
@@ -130,8 +132,8 @@ pub struct Readers {
     pub periodic: Vec<Periodic>,
 }
 
-/// How many series a stream may have, by the kind of its instrument; beyond that they become one. Without a limit
-/// none does.
+/// How many series a stream may have, by the kind of its instrument. Series beyond the limit become one; `None` means
+/// no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CardinalityLimits {
     /// For kinds without a limit of their own.
@@ -153,10 +155,10 @@ pub struct View {
     pub stream: ViewStream,
 }
 
-/// Chooses instruments: those to which all that is given applies.
+/// Selects the instruments that meet all given criteria.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Selector {
-    /// A glob over the name, in lower case, for upper and lower case do not differ in names.
+    /// A glob over the name, in lower case, because names are case-insensitive.
     pub instrument_name: Option<wildmatch::WildMatch>,
     /// The instrument's kind.
     pub instrument_type: Option<InstrumentType>,
@@ -171,15 +173,15 @@ pub struct Selector {
 }
 
 impl View {
-    /// Whether it decides about an instrument. A view whose aggregation the instrument cannot have is as good as not
-    /// there, as the SDK's specification says.
+    /// Whether the view applies to an instrument. A view whose aggregation does not fit the instrument is ignored, as
+    /// the SDK's specification says.
     pub fn applies_to(&self, metric: &Metric) -> bool {
         self.selector.selects(metric) && self.stream.aggregation.fits(metric.kind)
     }
 }
 
 impl Selector {
-    /// Whether it chooses this program's instrument.
+    /// Whether the selector matches this instrument of the program.
     pub fn selects(&self, metric: &Metric) -> bool {
         let Self { instrument_name, instrument_type, unit, meter_name, meter_version, meter_schema_url } =
             self;
@@ -193,7 +195,7 @@ impl Selector {
             && unit.as_deref().is_none_or(|unit| unit == metric.unit)
             && meter_name.as_deref().is_none_or(|name| name == METER)
             && meter_version.as_deref().is_none_or(|version| version == VERSION)
-            // The meter has none.
+            // This program's meter has no schema URL.
             && meter_schema_url.is_none()
     }
 }
@@ -218,18 +220,18 @@ pub struct ViewStream {
     pub name: Option<String>,
     /// Another description.
     pub description: Option<String>,
-    /// How measurements become a number.
+    /// How measurements are aggregated.
     pub aggregation: Aggregation,
-    /// How many series the stream may have. Goes before the reader's limits.
+    /// How many series the stream may have. Takes precedence over the reader's limits.
     pub aggregation_cardinality_limit: Option<usize>,
     /// Which attributes are kept, by their keys; `None` for all of them.
     pub attribute_keys: Option<Filter>,
 }
 
-/// How measurements become a number.
+/// How measurements are aggregated.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum Aggregation {
-    /// As the instrument's kind has it.
+    /// The default of the instrument's kind.
     #[default]
     Default,
     /// Not at all.
@@ -238,32 +240,32 @@ pub enum Aggregation {
     Sum,
     /// The last of them.
     LastValue,
-    /// Counts of those up to each boundary.
+    /// A histogram with these bucket boundaries.
     ExplicitBucketHistogram {
         /// The boundaries.
         boundaries: Vec<f64>,
-        /// Whether the least and the greatest are kept.
+        /// Whether minimum and maximum are recorded.
         record_min_max: bool,
     },
-    /// Counts in buckets that grow exponentially.
+    /// A histogram whose buckets grow exponentially.
     Base2ExponentialBucketHistogram {
         /// The finest resolution.
         max_scale: i8,
-        /// Buckets, at most.
+        /// The most buckets.
         max_size: u32,
-        /// Whether the least and the greatest are kept.
+        /// Whether minimum and maximum are recorded.
         record_min_max: bool,
     },
 }
 
 impl Aggregation {
-    /// Whether instruments of this kind can have it.
+    /// Whether instruments of this kind can have this aggregation.
     pub fn fits(&self, kind: Kind) -> bool {
         match self {
             Self::Default | Self::Drop => true,
             Self::LastValue => kind == Kind::Gauge,
             Self::Sum => kind != Kind::Gauge,
-            // Of instruments that are observed, histograms would count every collection.
+            // Histograms of observable instruments would count every collection.
             Self::ExplicitBucketHistogram { .. } | Self::Base2ExponentialBucketHistogram { .. } => {
                 kind == Kind::Histogram
             }
@@ -301,14 +303,14 @@ pub enum TranslationStrategy {
     UnderscoreEscapingWithSuffixes,
     /// Characters that Prometheus' classic format does not take become `_`; nothing is appended.
     UnderscoreEscapingWithoutSuffixes,
-    /// Names stay as they are but for the suffixes.
+    /// Names stay as they are; unit and `_total` are appended.
     NoUtf8EscapingWithSuffixes,
     /// Names stay as they are.
     NoTranslation,
 }
 
 impl TranslationStrategy {
-    /// Whether names stay as they are for those who can read them.
+    /// Whether names stay as they are for clients that accept them.
     pub fn keeps_names(self) -> bool {
         matches!(self, Self::NoUtf8EscapingWithSuffixes | Self::NoTranslation)
     }
@@ -324,13 +326,13 @@ impl TranslationStrategy {
 pub struct Periodic {
     /// From the start of one export to the start of the next.
     pub interval: Duration,
-    /// For one collection with all its requests.
+    /// The time limit for one collection with all its requests.
     pub timeout: Duration,
     /// Data points in one request, at most.
     pub max_export_batch_size: usize,
     /// See [`CardinalityLimits`].
     pub cardinality_limits: CardinalityLimits,
-    /// What histograms become where no view says it: `Default` or exponential.
+    /// The aggregation of histograms without a view: `Default` or exponential.
     pub default_histogram_aggregation: Aggregation,
     /// Where the data goes.
     pub exporter: Exporter,
@@ -371,7 +373,7 @@ pub struct Otlp {
     pub headers: Vec<(String, String)>,
     /// How requests are compressed.
     pub compression: Compression,
-    /// For one request with its retries.
+    /// The time limit for one request with its retries.
     pub timeout: Duration,
     /// See [`Temporality`].
     pub temporality: Temporality,
@@ -413,24 +415,24 @@ pub enum Temporality {
 pub struct Docker {
     /// `unix://`, `tcp://`, `http://`, `https://` or `ssh://`.
     pub host: String,
-    /// `Some` where the daemon is to be spoken to with TLS.
+    /// `Some` if the connection to the daemon uses TLS.
     pub tls: Option<Tls>,
-    /// For one API call, its body included.
+    /// The time limit for one API call, its body included.
     pub timeout: Duration,
-    /// Inspect calls under way at once.
+    /// The most concurrent inspect calls.
     pub inspect_concurrency: usize,
-    /// From one checking list to the next.
+    /// The interval of lists that check what events have told.
     pub resync_interval: Duration,
-    /// Without the daemon for so long, container series are withheld.
+    /// After this time without the daemon, container series are withheld.
     pub stale_after: Duration,
 }
 
 /// Which containers are shown, and how.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Containers {
-    /// Of the container's name, without its leading slash.
+    /// Which containers are shown, by name without the leading slash.
     pub names: Filter,
-    /// Of the container label's key: which labels become metric labels.
+    /// Which container labels become metric labels, by their keys.
     pub labels: Filter,
     /// How status and health are written.
     pub encoding: Encoding,
@@ -452,17 +454,17 @@ pub enum Encoding {
 pub struct Events {
     /// The types that are followed; `*` stands for all.
     pub types: Vec<String>,
-    /// Actions that are not counted, without what follows their colon or with it.
+    /// Actions that are not counted, with or without the part after the colon.
     pub excluded: Vec<String>,
     /// What is kept of the command line in `exec_create` and `exec_start`.
     pub exec_command: ExecCommand,
-    /// Actions that exist with 0 for every known container.
+    /// Actions whose counts start at 0 for every known container.
     pub start_at_zero: Vec<String>,
-    /// Of the container label's key: which labels become event labels.
+    /// Which container labels become event labels, by their keys.
     pub labels: Filter,
     /// How long after its last event a label set is kept.
     pub retention: Duration,
-    /// Label sets beyond those that start at 0. What comes then is counted under one.
+    /// The most label sets, besides those that start at 0. Further events are counted under one label set.
     pub limit: usize,
     /// Whether each event is logged.
     pub log: bool,
@@ -486,11 +488,11 @@ pub struct Web {
     pub telemetry_path: String,
     /// For how long a rendered answer is reused, even if state has changed.
     pub cache_period: Duration,
-    /// Scrapes under way at once; more are answered with 503.
+    /// The most concurrent scrapes; further ones are answered with 503.
     pub max_requests: usize,
-    /// The `Host` headers that are answered, with a port where only that one is; all where there is none.
+    /// The accepted `Host` headers. An entry with a port accepts only that port. Empty means all.
     pub allowed_hosts: Vec<String>,
-    /// Where else the server listens, beside the pull reader's address.
+    /// Further addresses to listen on, besides the pull reader's.
     pub listen_addresses: Vec<(String, u16)>,
     /// Whether it listens on the sockets that systemd has opened, and on no address.
     pub systemd_socket: bool,
@@ -544,7 +546,7 @@ impl Filter {
 }
 
 impl Default for Config {
-    /// What holds without a file, flags and environment.
+    /// The configuration without a file, flags and environment.
     fn default() -> Self {
         Self {
             log_level: LogLevel::Info,
@@ -657,7 +659,7 @@ impl Default for Web {
 }
 
 impl Events {
-    /// The actions that exist with 0 for every container: those of `start_at_zero` that are counted at all.
+    /// The actions whose counts start at 0 for every container: those of `start_at_zero` that are counted at all.
     pub fn counted_at_zero(&self) -> impl Iterator<Item = &str> {
         let containers = self.types.iter().any(|t| t == "*" || t == "container");
         self.start_at_zero.iter().map(String::as_str).filter(move |action| {

@@ -1,8 +1,8 @@
-//! The JSON Schema of the file, for editors: made of what the decoding functions ask for.
+//! The JSON Schema of the file, for editors, generated from the decoding functions.
 //!
-//! They are walked without a file. Each key that they ask for is noted with what they ask of it, so there is no
-//! second list of keys. Twice: once every key pretends to be there, and once none, because some are asked for only
-//! then.
+//! The functions run without a file, and each key that they ask for is recorded with its type, so there is no second
+//! list of keys. They run twice: once as if every key were present, and once as if none were, because some keys are
+//! asked for only then.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ struct Tree {
 }
 
 impl Tree {
-    /// `meter_provider.readers[].pull`
+    /// Adds a key by its path, such as `meter_provider.readers[].pull`.
     fn insert(&mut self, path: &str, shape: Shape) {
         let mut tree = self;
         for segment in path.split('.').filter(|segment| !segment.is_empty()) {
@@ -93,7 +93,7 @@ impl Tree {
 mod tests {
     use super::*;
 
-    /// `scripts/docs` writes it anew.
+    /// `scripts/docs` regenerates the file.
     #[test]
     fn the_file_is_what_the_code_asks_for() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/schema.json");
@@ -105,7 +105,7 @@ mod tests {
         assert!(written == made, "config/schema.json is not what src/config asks for; run scripts/docs");
     }
 
-    /// What a walk through the reference asks for is all there.
+    /// The schema has every key that decoding the reference asks for.
     #[test]
     fn every_key_has_its_place() {
         let schema: Json = serde_json::from_str(&write()).unwrap();
@@ -119,7 +119,7 @@ mod tests {
                 }
             }
             assert!(!place.is_null(), "{path}");
-            // Something is said of each, but for values whose type another key decides.
+            // Each key has a type, except values whose type something else decides.
             let by_another = path.ends_with(".value") || path.ends_with("file_format");
             assert!(by_another || place != &json!(true), "{path}");
         }

@@ -6,28 +6,28 @@
 /// A look-up of an environment variable. A variable that is empty counts as unset, as OpenTelemetry says.
 pub type Environment<'e> = dyn Fn(&str) -> Option<String> + 'e;
 
-/// What stands in `${}` and is no reference to a variable, with the braces.
+/// A `${…}` that is not a valid reference to a variable, with its braces.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct BadReference(pub(super) String);
 
-/// A text in which references are replaced.
+/// A text after its references were replaced.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Substituted {
     pub(super) text: String,
-    /// Whether a variable is in it whose name says that it holds a secret. Messages do not repeat such a text,
-    /// wherever it stands.
+    /// Whether it refers to a variable whose name suggests a secret. Messages do not show such a text, whatever key
+    /// it belongs to.
     pub(super) has_secret: bool,
 }
 
-/// What is in the names of variables that hold secrets.
+/// Parts of names that suggest that a variable holds a secret.
 const SECRET_NAMES: [&str; 8] =
     ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "AUTH", "KEY", "HEADERS"];
 
-/// `text` with its references replaced. What a variable holds is taken as it is: it is never searched for
-/// references or escapes.
+/// Replaces the references in `text`. A variable's value is inserted as it is: it is never searched for references or
+/// escapes.
 pub(super) fn substitute(text: &str, env: &Environment<'_>) -> Result<Substituted, BadReference> {
     let mut output = Substituted::default();
-    // The escapes come first: a reference never reaches across one.
+    // Escapes are split off first: a reference never contains one.
     for (i, segment) in text.split("$$").enumerate() {
         if i > 0 {
             output.text.push('$');
@@ -46,8 +46,8 @@ fn substitute_segment(
     let mut rest = segment;
     while let Some((before, after_start)) = rest.split_once(START) {
         output.text.push_str(before);
-        // What has no end, or a line break before its end, is no reference, not even an invalid one. Nor is any other
-        // that begins before the line break, so all of them are passed at once.
+        // Without a closing brace on the same line, this is no reference, not even an invalid one. Neither is any
+        // other start before the line break, so the text up to there is copied at once.
         let end = after_start.find(|c: char| c == '}' || (c.is_control() && c != '\t'));
         let (inside, after) = after_start.split_at(end.unwrap_or(after_start.len()));
         let Some(after_end) = after.strip_prefix('}') else {
@@ -63,7 +63,7 @@ fn substitute_segment(
     Ok(())
 }
 
-/// Adds the value of what stands between the braces.
+/// Appends the value of the reference between the braces.
 fn resolve(reference: &str, env: &Environment<'_>, output: &mut Substituted) -> Result<(), BadReference> {
     let named = reference.strip_prefix("env:").unwrap_or(reference);
     let length = named.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(named.len());

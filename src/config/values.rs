@@ -1,4 +1,4 @@
-//! Values that file, environment and flags have in common: from text to a type, or to what is wrong with it.
+//! Parsers of values that the file, the environment and the flags share: each returns a typed value or an error.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -11,11 +11,11 @@ use url::{Host, Url};
 use super::error::{Invalid, listed, nearest, shown, shown_url};
 use super::model::{Compression, LogLevel, Temporality};
 
-/// The longest time that a key can say, in milliseconds: as the standard has it for its timeouts, and short
-/// enough for any clock to be able to add it. No number of things that a key can say is greater either.
+/// The longest time that a key accepts, in milliseconds: the standard's limit for timeouts, and short enough to be
+/// added to any clock. No count in the main file may exceed it either.
 pub(crate) const MAX_MILLIS: i64 = i32::MAX as i64;
 
-/// The standard's severities. This program has five; the fatal ones are none of its own, so they leave errors.
+/// The standard's severities. This program has five levels and no fatal one, so the fatal severities mean errors.
 pub(crate) const LOG_LEVELS: [(&str, LogLevel); 24] = [
     ("trace", LogLevel::Trace),
     ("trace2", LogLevel::Trace),
@@ -60,7 +60,7 @@ pub(crate) const TEMPORALITIES: [(&str, Temporality); 3] = [
 pub(crate) const COMPRESSIONS: [(&str, Compression); 2] =
     [("none", Compression::None), ("gzip", Compression::Gzip)];
 
-/// The one of `choices` whose name `text` is.
+/// Finds the choice whose name is `text`.
 pub(crate) fn choice<T: Copy>(text: &str, what: &str, choices: &[(&'static str, T)]) -> Result<T, Invalid> {
     if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
         return Ok(*value);
@@ -73,19 +73,20 @@ pub(crate) fn choice<T: Copy>(text: &str, what: &str, choices: &[(&'static str, 
     })
 }
 
-/// A severity. Of each level's four the first is offered.
+/// Parses a log level. The hint lists only the first of each level's four names.
 pub(crate) fn log_level(text: &str) -> Result<LogLevel, Invalid> {
     choice(text, "a log level", &LOG_LEVELS)
         .map_err(|_| Invalid::value("not a log level", text).hint("one of trace, debug, info, warn, error"))
 }
 
-/// A limit in milliseconds, where the standard has 0 for none. A very long one stands for none, as the
-/// standard suggests, so that nobody has to treat it apart.
+/// A time limit from milliseconds. 0 means no limit, as in the standard. It becomes a very long limit, as the
+/// standard suggests, so that callers need no special case.
 pub(crate) fn timeout(millis: i64) -> Duration {
     Duration::from_millis(if millis <= 0 { MAX_MILLIS } else { millis }.unsigned_abs())
 }
 
-/// Adds the hint to write `better`, where that is accepted and holds nothing that must not be shown; else `other`.
+/// Adds the hint to write `better` if that is accepted and holds nothing that must not be shown; otherwise the hint
+/// `other`.
 fn suggest_url(
     invalid: Invalid,
     hint: &str,
@@ -100,8 +101,8 @@ fn suggest_url(
     }
 }
 
-/// A URL to export to. `insecure` decides the scheme of an endpoint without one; without it, that is an error:
-/// whether a connection is encrypted should be somebody's decision. `example` is one for the hint.
+/// Parses a URL to export to. `insecure` decides the scheme if the text has none. Without `insecure`, a missing
+/// scheme is an error: the user should decide whether the connection is encrypted. `example` is a URL for the hint.
 pub(crate) fn endpoint(text: &str, insecure: Option<bool>, example: &str) -> Result<Url, Invalid> {
     let has_scheme = text.contains("://");
     let completed = match insecure {
@@ -137,14 +138,15 @@ pub(crate) fn endpoint(text: &str, insecure: Option<bool>, example: &str) -> Res
     }
 }
 
-/// A header's name, in lower case as HTTP/2 has it. What is no name may be a value that has lost its place.
+/// Parses a header's name, and makes it lower case as HTTP/2 has it. Text that is no name may be a misplaced value,
+/// so the error does not show it.
 pub(crate) fn header_name(text: &str) -> Result<String, Invalid> {
     HeaderName::from_bytes(text.as_bytes()).map(|name| name.as_str().to_owned()).map_err(|_| {
         Invalid::value("not a header name", text).without_value().hint("letters, digits and - make one")
     })
 }
 
-/// A header's value. What is wrong with one is said without it: such values are often secrets.
+/// Parses a header's value. Errors do not show the value: it is often a secret.
 pub(crate) fn header_value(name: &str, text: &str) -> Result<String, Invalid> {
     HeaderValue::from_str(text).map(|_| text.to_owned()).map_err(|_| {
         Invalid::new(format!("the value of {name} is not one of a header (it is not shown)"))
@@ -152,7 +154,7 @@ pub(crate) fn header_value(name: &str, text: &str) -> Result<String, Invalid> {
     })
 }
 
-/// Headers that a destination may have. A map of some ten thousand would panic.
+/// The most headers that a destination may have. A header map panics at some ten thousands.
 const MAX_HEADERS: usize = 1000;
 
 /// Refuses more headers than can be sent.
@@ -197,7 +199,7 @@ fn pairs(text: &str, secret: bool) -> Result<Vec<(String, String)>, Invalid> {
         let Some((key, value)) = pair.split_once('=') else {
             return Err(invalid("has no =").hint(hint));
         };
-        // The library leaves such a % as it is.
+        // `percent_decode_str` would leave a % without two digits as it is.
         let is_encoded = |text: &str| {
             text.split('%')
                 .skip(1)
@@ -220,7 +222,7 @@ fn pairs(text: &str, secret: bool) -> Result<Vec<(String, String)>, Invalid> {
     Ok(pairs)
 }
 
-/// Later values of a name replace earlier ones, at the place of the first.
+/// Merges pairs: a later value of a name replaces the earlier one, at the position of the first.
 pub(crate) fn merged<V>(pairs: impl IntoIterator<Item = (String, V)>) -> Vec<(String, V)> {
     let mut merged: Vec<(String, V)> = Vec::new();
     let mut places: HashMap<String, usize> = HashMap::new();
@@ -287,7 +289,7 @@ pub(crate) fn shown_address(host: &str, port: u16) -> String {
 /// The longest path of the exposition. A request's line and headers have a limit too.
 const LONGEST_PATH: usize = 1024;
 
-/// The path of the exposition: one that the router takes as it stands, and that every client sends as it stands.
+/// Parses the path of the exposition: the router must match it literally, and every client must send it unchanged.
 pub(crate) fn telemetry_path(text: &str) -> Result<String, Invalid> {
     const HINT: &str =
         "letters, digits and any of - . _ ~ ! $ & ' ( ) + , ; = : @ between slashes, for example /metrics";
@@ -308,9 +310,9 @@ pub(crate) fn telemetry_path(text: &str) -> Result<String, Invalid> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._~!$&'()+,;=:@".contains(c);
     let mut segments = text[1..].split('/').peekable();
     while let Some(segment) = segments.next() {
-        // A slash at the end is a path of its own.
+        // A slash at the end is allowed: it makes a different path.
         let is_empty = segment.is_empty() && segments.peek().is_some();
-        // A colon at the beginning was a wildcard of the router's, which still refuses it.
+        // A colon at the beginning was a wildcard in older versions of the router, which still refuses it.
         let is_special = matches!(segment, "." | "..") || segment.starts_with(':');
         if is_empty || is_special || !segment.chars().all(is_plain) {
             return Err(invalid().hint(HINT));
@@ -335,17 +337,17 @@ pub(crate) fn host_and_port(text: &str) -> Result<(Host, Option<u16>), Invalid> 
     let digits = |port: &str| port.bytes().all(|b| b.is_ascii_digit()).then(|| port.parse().ok()).flatten();
     let port = port.map(|port| digits(port).ok_or_else(invalid)).transpose()?;
     let is_plain = |c: char| c.is_alphanumeric() || ".-_[]:".contains(c);
-    // A colon outside of brackets belongs to an address without them.
+    // A colon outside of brackets belongs to an IPv6 address without brackets.
     let has_stray_colon = host.contains(':') && !host.starts_with('[');
     if has_stray_colon || host.len() > LONGEST_HOST || !host.chars().all(is_plain) {
         return Err(invalid());
     }
-    // A point at the end says that a name is whole, as all are here.
+    // A dot at the end marks a fully qualified name. Here every name is one.
     let host = Host::parse(host.strip_suffix('.').unwrap_or(host)).map_err(|_| invalid())?;
     Ok((host, port))
 }
 
-/// A host that is answered, in the one form that it is compared in.
+/// Parses an allowed host, and normalizes it for comparison.
 pub(crate) fn allowed_host(text: &str) -> Result<String, Invalid> {
     let (host, port) = host_and_port(text)?;
     Ok(match port {
@@ -354,14 +356,14 @@ pub(crate) fn allowed_host(text: &str) -> Result<String, Invalid> {
     })
 }
 
-/// How the daemon is reached.
+/// Parses a Docker host: how the daemon is reached.
 pub(crate) fn docker_host(text: &str) -> Result<String, Invalid> {
     const SCHEMES: &str = "unix://, tcp://, http://, https:// and ssh:// are known";
     let invalid = || Invalid::value("not a Docker host", &shown_url(text));
     let suggest = |hint: &str, better: &str, other: String| {
         suggest_url(invalid(), hint, better, |host| host != text && docker_host(host).is_ok(), other)
     };
-    // A URL's reader would pass over it.
+    // The URL parser would ignore such characters.
     if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
         return Err(suggest("without spaces it is ", text.trim(), "it has no spaces and line breaks".into()));
     }
@@ -393,7 +395,7 @@ pub(crate) fn docker_host(text: &str) -> Result<String, Invalid> {
         "tcp" | "http" | "https" | "ssh" => {
             let example =
                 format!("for example {scheme}://127.0.0.1:{}", if scheme == "ssh" { 22 } else { 2375 });
-            // Url knows the rules of hosts and ports for http only; they are the same for all of these.
+            // `Url` knows the rules of hosts and ports for http only; they are the same for all these schemes.
             let url = Url::parse(&format!("http://{rest}"))
                 .map_err(|error| invalid().hint(format!("{error}; {example}")))?;
             if scheme != "ssh" && (!url.username().is_empty() || url.password().is_some()) {
@@ -416,7 +418,7 @@ pub(crate) fn docker_host(text: &str) -> Result<String, Invalid> {
     }
 }
 
-/// A glob. Without a character it would match nothing.
+/// Parses a glob. An empty one would match nothing.
 pub(crate) fn glob(text: &str) -> Result<String, Invalid> {
     if text.is_empty() {
         return Err(Invalid::value("not a pattern", text).hint("* matches everything; leave the entry out"));
@@ -424,7 +426,7 @@ pub(crate) fn glob(text: &str) -> Result<String, Invalid> {
     Ok(text.to_owned())
 }
 
-/// A stream's name: what an instrument's may be, as those who receive it expect no other.
+/// Parses a stream's name. The rules are those of instrument names, because receivers expect no other names.
 pub(crate) fn instrument_name(text: &str) -> Result<String, Invalid> {
     let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b'/');
     let valid =
@@ -471,7 +473,8 @@ mod tests {
             }
         }
 
-        /// The places in a URL where a secret can stand, whole or malformed, and any other characters around it.
+        /// A secret in each place of a URL that can hold one, well-formed or not, with any other characters around
+        /// it.
         #[test]
         fn urls_are_shown_without_secrets(
             scheme in "(http|https|tcp|ssh|unix|)",
@@ -497,7 +500,7 @@ mod tests {
             }
         }
 
-        /// What is decoded is what was encoded, and a bare percent sign is never taken.
+        /// Decoding restores what was encoded, and a bare percent sign is never accepted.
         #[test]
         fn pairs_are_percent_encoded(
             pairs in prop::collection::vec(("[a-z][a-zA-Z0-9._ %,=é]{0,5}", any::<String>()), 0..5),

@@ -1,4 +1,4 @@
-//! What of the standard decides what becomes of the instruments: views, cardinality limits, meters.
+//! The standard's keys that decide how instruments become streams: views, cardinality limits, meters.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,8 @@ pub(super) const INSTRUMENT_TYPES: [(&str, InstrumentType); 7] = [
 const BOUNDARIES: [f64; 15] =
     [0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 10_000.0];
 
-/// The views of a `meter_provider` with this pull reader, and as one more of them what it says of the meters.
+/// The views of a `meter_provider` with this pull reader. If it disables this program's meter, they are replaced by
+/// one that drops everything.
 pub(super) fn views(section: &Section<'_>, pull: Option<&Pull>) -> Vec<View> {
     let items = section.field("views").items().unwrap_or_default();
     let decoded: Vec<(Field<'_>, View)> =
@@ -155,7 +156,7 @@ fn aggregation(name: &str, field: &Field<'_>) -> Option<Aggregation> {
                     .unwrap_or(20),
                 max_size: section
                     .field("max_size")
-                    // The SDK takes memory for all of them.
+                    // The SDK allocates memory for all buckets.
                     .integer(2..=10_000)
                     .and_then(|size| u32::try_from(size).ok())
                     .unwrap_or(160),
@@ -181,7 +182,7 @@ fn boundaries(field: &Field<'_>) -> Option<Vec<f64>> {
     Some(boundaries)
 }
 
-/// How many series there may be.
+/// A limit of the number of series.
 fn limit(field: &Field<'_>) -> Option<usize> {
     field.integer(1..=MAX_MILLIS).and_then(|limit| usize::try_from(limit).ok())
 }
@@ -202,7 +203,7 @@ pub(super) fn cardinality_limits(section: &Section<'_>) -> CardinalityLimits {
     }
 }
 
-/// Whether this program's meter is enabled. The first of the matchers that fits decides.
+/// Whether this program's meter is enabled. The first matcher that fits decides.
 fn is_enabled(section: &Section<'_>) -> bool {
     let enabled = |field: &Field<'_>| {
         field.section(|config| config.field("enabled").boolean().unwrap_or(true)).unwrap_or(true)
@@ -224,7 +225,7 @@ fn is_enabled(section: &Section<'_>) -> bool {
     decided.unwrap_or(default)
 }
 
-/// The standard's exemplar filter. There are exemplars in spans only, and no spans here.
+/// The standard's exemplar filter. Exemplars need spans, and this program has none.
 pub(super) fn exemplar_filter(field: &Field<'_>) {
     let known = [("always_on", true), ("always_off", false), ("trace_based", false)];
     if field.choice("an exemplar filter", &known) == Some(true) {
@@ -232,9 +233,9 @@ pub(super) fn exemplar_filter(field: &Field<'_>) {
     }
 }
 
-/// Two streams of one name would be one metric with two meanings.
+/// Reports streams of the same name: they would be one metric with two meanings.
 fn conflicts(views: &[(Field<'_>, View)], pull: Option<&Pull>) {
-    /// What has a name: the metric that it is made of, and the number of its view.
+    /// The stream that has a name: its metric, and the index of its view.
     type Taken = (&'static str, Option<usize>);
     let mut taken: BTreeMap<String, Taken> = BTreeMap::new();
     if pull.is_some_and(|pull| pull.target_info_enabled) {
@@ -254,9 +255,9 @@ fn conflicts(views: &[(Field<'_>, View)], pull: Option<&Pull>) {
             let clash = names.iter().find_map(|name| taken.get(name).copied());
             taken.extend(names.into_iter().map(|name| (name, (metric.name, view))));
             let Some((first, other)) = clash else { continue };
-            // One of the two has a view: unviewed instruments do not share names.
+            // At least one of the two has a view: instruments without a view do not share names.
             let Some((item, view)) = view.or(other).and_then(|view| views.get(view)) else { continue };
-            // A name for several instruments has been told already.
+            // A view that gives several instruments one name is reported elsewhere.
             let selected = catalog::all().filter(|metric| view.selector.selects(metric)).count();
             if view.stream.name.is_some() && selected > 1 {
                 continue;
@@ -274,7 +275,7 @@ fn conflicts(views: &[(Field<'_>, View)], pull: Option<&Pull>) {
     }
 }
 
-/// The names that a stream takes: its own, in which upper and lower case do not differ, and those on `/metrics`.
+/// The names that a stream takes: its own, which is case-insensitive, and those on `/metrics`.
 fn names_of(name: &str, metric: &Metric, pull: Option<&Pull>) -> Vec<String> {
     let mut names =
         vec![format!("OTLP {}", catalog::prometheus_name(name, metric, false).to_ascii_lowercase())];
@@ -290,7 +291,7 @@ fn names_of(name: &str, metric: &Metric, pull: Option<&Pull>) -> Vec<String> {
     names
 }
 
-/// A list of the standard's metric producers, of which there are none here.
+/// A list of the standard's metric producers. This program has none.
 pub(super) fn producers(field: &Field<'_>) {
     for item in field.items().unwrap_or_default() {
         if let Some((_, field)) = item.one_of("producer", "opencensus:") {
@@ -299,7 +300,7 @@ pub(super) fn producers(field: &Field<'_>) {
     }
 }
 
-/// What histograms become where no view says it.
+/// The aggregation of histograms without a view.
 pub(super) fn histogram_aggregation(field: &Field<'_>) -> Aggregation {
     let known = [("explicit_bucket_histogram", false), ("base2_exponential_bucket_histogram", true)];
     match field.choice("a histogram aggregation", &known) {

@@ -1,6 +1,6 @@
 //! The file that `web.config_file` names: TLS, headers and users of the web server, in the Prometheus exporter
-//! toolkit's web configuration format. Unlike in the main file there are no references to variables, so the `$` of a
-//! password's hash is a `$`.
+//! toolkit's web configuration format. Unlike the main file, it has no references to variables, so a `$` in a
+//! password's hash is literal.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,27 +18,27 @@ use super::yaml;
 /// What the file says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct WebFile {
-    /// How the server speaks TLS; without it, it speaks plain HTTP.
+    /// The server's TLS settings; `None` means plain HTTP.
     pub tls: Option<ServerTls>,
     /// Headers of every answer.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// The users with the bcrypt hashes of their passwords; without any, nobody has to say who they are.
+    /// The users with the bcrypt hashes of their passwords; if there are none, no password is needed.
     pub users: BTreeMap<String, String>,
-    /// How often requests may come; without it, as often as they like.
+    /// How often requests may come; `None` means no limit.
     pub rate_limit: Option<RateLimit>,
 }
 
 /// How often requests may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateLimit {
-    /// From one request to the next, in the long run.
+    /// The average interval between two requests.
     pub interval: Duration,
-    /// Requests at once.
+    /// The most requests at once.
     pub burst: u32,
 }
 
 impl WebFile {
-    /// What is in effect, in a line, without secrets.
+    /// Describes in one line what is in effect, without secrets.
     pub fn describe(&self) -> String {
         let tls = match &self.tls {
             None => "no TLS".to_owned(),
@@ -60,9 +60,9 @@ impl WebFile {
         format!("{tls}; {}; {}{limit}", listed("users", &users), listed("headers", &headers))
     }
 
-    /// What protects the server by this file, and would not by `next`.
+    /// The protections that this file has and `next` does not.
     ///
-    /// A file that is cut off, or whose writer failed, often is a valid file that asks for less.
+    /// A truncated file is often still valid, and protects less.
     pub fn protection_lost_in(&self, next: &Self) -> Vec<&'static str> {
         let mut lost = Vec::new();
         if !self.users.is_empty() && next.users.is_empty() {
@@ -92,7 +92,7 @@ impl WebFile {
     }
 }
 
-/// How the server speaks TLS.
+/// The server's TLS settings.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServerTls {
     /// The certificate chain.
@@ -101,23 +101,23 @@ pub struct ServerTls {
     pub key: Pem,
     /// The authorities that sign clients' certificates.
     pub client_ca: Option<Pem>,
-    /// What is asked of clients.
+    /// Whether clients need a certificate.
     pub client_auth: ClientAuth,
-    /// Where there are any, a client's certificate has to have one of these names.
+    /// If not empty, a client's certificate must have one of these names.
     pub client_allowed_sans: Vec<String>,
     /// The oldest version that is spoken.
     pub min_version: Version,
     /// The newest version that is spoken.
     pub max_version: Version,
-    /// The cipher suites of TLS 1.2; all where there is none. Those of TLS 1.3 cannot be chosen, as in Go.
+    /// The cipher suites of TLS 1.2; empty means all. Those of TLS 1.3 cannot be chosen, as in Go.
     pub cipher_suites: Vec<CipherSuite>,
-    /// The groups of key exchanges, the preferred one first; all where there is none.
+    /// The groups of key exchanges, the preferred one first; empty means all.
     pub curve_preferences: Vec<NamedGroup>,
     /// Whether the server's order of cipher suites counts.
     pub prefer_server_cipher_suites: bool,
 }
 
-/// PEM text, and where it stands.
+/// PEM text, in a file or inline.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Pem {
     /// In a file of its own.
@@ -126,7 +126,7 @@ pub enum Pem {
     Inline(String),
 }
 
-/// An inline key is nobody's to see.
+/// Hides an inline key.
 impl std::fmt::Debug for Pem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -136,7 +136,7 @@ impl std::fmt::Debug for Pem {
     }
 }
 
-/// What is asked of clients, by Go's names.
+/// Whether clients need a certificate, by Go's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum ClientAuth {
@@ -153,7 +153,7 @@ impl ClientAuth {
         matches!(self, Self::RequireAnyClientCert | Self::RequireAndVerifyClientCert)
     }
 
-    /// Whether the authorities have to know the certificate.
+    /// Whether a client's certificate has to be signed by one of the authorities.
     pub fn verifies(self) -> bool {
         matches!(self, Self::VerifyClientCertIfGiven | Self::RequireAndVerifyClientCert)
     }
@@ -177,7 +177,7 @@ const CLIENT_AUTH: [(&str, ClientAuth); 6] = [
     ("RequireAndVerifyClientCert", ClientAuth::RequireAndVerifyClientCert),
 ];
 
-/// Those of Go's cipher suites that ring has.
+/// Go's cipher suites that ring supports.
 const CIPHER_SUITES: [(&str, CipherSuite); 11] = [
     ("TLS_AES_128_GCM_SHA256", CipherSuite::TLS13_AES_128_GCM_SHA256),
     ("TLS_AES_256_GCM_SHA384", CipherSuite::TLS13_AES_256_GCM_SHA384),
@@ -210,16 +210,17 @@ const HEADERS: [&str; 5] = [
     "X-XSS-Protection",
 ];
 
-/// The highest cost of a hash that is taken. Each step doubles the time that a password takes; this is seconds.
+/// The highest accepted cost of a hash. Each step doubles the time to check a password; at this cost it takes
+/// seconds.
 const HIGHEST_COST: u32 = 16;
 
-/// Reads the file's text. `name` stands before each error; relative paths begin where the file is.
+/// Reads the file's text. Each error begins with `name`; relative paths start at the file's directory.
 pub fn from_web_yaml(name: &Path, text: &str) -> Result<(WebFile, Vec<String>), Error> {
     let shown = name.display().to_string();
     let decoder = Decoder::new(&shown);
     let root = yaml::parse_verbatim(&shown, text)?;
     let base = name.parent().unwrap_or(Path::new(""));
-    // A line at the wrong place may be one of a key: no value is repeated but where that is harmless.
+    // A misplaced line may be part of a private key, so no value is shown except where that is harmless.
     let file = decoder.root(&root).secret().section(|top| {
         let (headers, http2) = top.field("http_server_config").section(http).unwrap_or_default();
         if http2 == Some(true) {
@@ -290,7 +291,7 @@ fn go_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }
-    // Go's units are among those that are read here, and there is no space in what Go takes.
+    // The parser accepts all of Go's units, but also others, and spaces, which Go does not accept.
     let is_gos = |text: &&str| {
         text.bytes().all(|b| b.is_ascii_digit() || b"nusmh.".contains(&b)) || text.contains('µ')
     };
@@ -347,7 +348,7 @@ fn tls(section: &Section<'_>, base: &Path) -> Option<ServerTls> {
     let client_ca = pem(section.field("client_ca"), ca_field.clone(), ["client_ca", "client_ca_file"]);
     let auth_field = section.field("client_auth_type");
     let auth = match auth_field.string() {
-        // As the toolkit takes it.
+        // The toolkit accepts an empty value too.
         None | Some("") => ClientAuth::NoClientCert,
         Some(_) => auth_field.parse(|text| choice(text, "a kind of client authentication", &CLIENT_AUTH))?,
     };
@@ -417,7 +418,7 @@ fn tls(section: &Section<'_>, base: &Path) -> Option<ServerTls> {
     })
 }
 
-/// The one of `choices` whose name `text` is.
+/// Finds the choice whose name is `text`.
 fn choice<T: Copy>(text: &str, what: &str, choices: &[(&'static str, T)]) -> Result<T, Invalid> {
     values::choice(text, what, choices).map_err(|_| {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();

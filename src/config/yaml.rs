@@ -1,4 +1,4 @@
-//! YAML text to a tree in which every value knows its place, with references to variables replaced.
+//! Parses YAML text into a tree in which every value has its place, and replaces references to variables.
 //!
 //! serde's data model has neither places nor the difference between `1` and `"1"`, which decides what a
 //! replaced reference may become. So this works on the parser's events.
@@ -30,8 +30,8 @@ pub(super) enum Value {
 pub(super) struct Scalar {
     pub(super) text: String,
     pub(super) kind: Kind,
-    /// Whether it may hold a secret wherever it stands: there is a variable in it whose name says so, or it goes over
-    /// several lines without quotes, as the next line does where its colon is missing.
+    /// Whether it may hold a secret, whatever its key: it refers to a variable whose name suggests one, or it is
+    /// unquoted and spans several lines, so that it may include a following line whose colon is missing.
     pub(super) is_secret: bool,
 }
 
@@ -53,21 +53,21 @@ pub(super) struct Entry {
     pub(super) node: Node,
 }
 
-/// What anchors and aliases may stand for, in bytes: a few lines of nested ones would fill the memory otherwise.
+/// The most bytes that aliases may expand to: otherwise a few lines of nested ones would fill the memory.
 const BUDGET: usize = 16 << 20;
 
-/// How deep mappings and lists may be nested: twice as deep as any key stands.
+/// How deep mappings and lists may be nested: twice as deep as any key is.
 const MAX_DEPTH: usize = 32;
 
 /// Keys whose values may be secret, whole or in part. Messages do not repeat them.
 const SECRET: [&str; 7] = ["headers", "headers_list", "endpoint", "host", "basic_auth_users", "cert", "key"];
 
-/// The tree of `text`, or all that is wrong with its YAML and its references.
+/// Parses `text` into a tree, or returns every problem with its YAML and its references.
 pub(super) fn parse(name: &str, text: &str, env: &Environment<'_>) -> Result<Node, Error> {
     parse_with(name, text, Some(env))
 }
 
-/// The same of a text in which nothing is a reference.
+/// The same for a text in which nothing is a reference.
 pub(super) fn parse_verbatim(name: &str, text: &str) -> Result<Node, Error> {
     parse_with(name, text, None)
 }
@@ -91,7 +91,7 @@ fn parse_with(name: &str, text: &str, env: Option<&Environment<'_>>) -> Result<N
     }
 }
 
-/// The key's path, as messages show it, and whether what stands there may be secret.
+/// The key's path, as messages show it, and whether its value may be secret.
 struct Context {
     path: String,
     is_secret: bool,
@@ -114,12 +114,12 @@ impl Context {
 struct Builder<'a> {
     name: &'a str,
     text: &'a str,
-    /// Where references look; none are looked for without it.
+    /// The environment for references; `None` if they are not replaced.
     env: Option<&'a Environment<'a>>,
     parser: Parser<'a, StrInput<'a>>,
     /// Finished nodes by their anchor's id.
     anchors: HashMap<usize, Node>,
-    /// What of [`BUDGET`] is spent.
+    /// How much of [`BUDGET`] is spent.
     size: usize,
     problems: Problems,
 }
@@ -143,7 +143,7 @@ impl<'a> Builder<'a> {
                     let (event, span) = self.next()?;
                     root = Some(self.node(event, &span, &Context::root(), place(&span))?);
                 }
-                // A file of comments, or of nothing, asks for the defaults.
+                // An empty file, or one of comments only, means the defaults.
                 Event::StreamEnd => return Ok(root.unwrap_or_else(|| null(start))),
                 _ => {
                     return Err(self.problem(place(&span), &Context::root(), Invalid::new("not a document")));
@@ -152,7 +152,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// The node that `event` begins. `fallback` is the place of a value that is left out.
+    /// Builds the node that `event` begins. `fallback` is its place if the value is missing.
     fn node(
         &mut self,
         event: Event<'a>,
@@ -164,7 +164,7 @@ impl<'a> Builder<'a> {
         let (anchor, node) = match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let is_folded = style == ScalarStyle::Plain && span.start.line() != span.end.line();
-                // A value that is left out has no place of its own, and the parser writes ~ for it.
+                // A missing value has no place of its own, and the parser reports it as ~.
                 let (text, at) =
                     if span.start.index() == span.end.index() { ("", fallback) } else { (&*text, at) };
                 (anchor, self.scalar(text, style, tag.as_deref(), context, at, is_folded))
@@ -223,7 +223,7 @@ impl<'a> Builder<'a> {
 
     fn map(&mut self, context: &Context, at: Place) -> Result<Node, Problem> {
         let mut entries: Vec<Entry> = Vec::new();
-        // Where each key stands first.
+        // The line on which each key occurs first.
         let mut lines: HashMap<String, usize> = HashMap::new();
         loop {
             let (event, span) = self.next()?;
@@ -345,7 +345,7 @@ impl<'a> Builder<'a> {
     }
 
     fn add(&mut self, at: Place, context: &Context, invalid: Invalid) {
-        // A password that begins with ! and has no quotes is a tag.
+        // YAML reads an unquoted password that begins with ! as a tag.
         let invalid = if context.is_secret { invalid.without_value() } else { invalid };
         let problem = self.problem(at, context, invalid);
         self.problems.add(Some(at), || problem);
@@ -391,7 +391,7 @@ pub(super) fn resolve(text: &str) -> Kind {
     if matches!(unsigned, ".inf" | ".Inf" | ".INF") {
         return Kind::Float(if negative { f64::NEG_INFINITY } else { f64::INFINITY });
     }
-    // Other than Rust, the core schema takes a sign before decimal digits only.
+    // Unlike Rust, the core schema accepts a sign before decimal digits only.
     let radix = |prefix: &str, radix: u32| {
         let digits = text.strip_prefix(prefix)?;
         let sound = !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
