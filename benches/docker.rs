@@ -1,4 +1,4 @@
-//! The daemon's answers, as an engine has given them: what reading one costs.
+//! What it costs to read one of the daemon's answers, as recorded from an engine.
 
 #![allow(clippy::expect_used, reason = "a benchmark that cannot be set up ends")]
 
@@ -10,7 +10,7 @@ const LIST: &[u8] = include_bytes!("../tests/data/parity/list.json");
 const INSPECT: &[u8] = include_bytes!(
     "../tests/data/parity/inspect/afa13933bea70781e6d9c22265e3ae2e7fc04780598e3356805709ea68839368.json"
 );
-/// One that tells of a health check, as an engine sends hundreds a second.
+/// An event of a health check; an engine sends hundreds a second.
 const EVENT: &[u8] = br#"{"status":"exec_start: /bin/sh -c curl -f http://localhost/ || exit 1","id":"afa13933bea70781e6d9c22265e3ae2e7fc04780598e3356805709ea68839368","from":"nginx:1.27","Type":"container","Action":"exec_start: /bin/sh -c curl -f http://localhost/ || exit 1","Actor":{"ID":"afa13933bea70781e6d9c22265e3ae2e7fc04780598e3356805709ea68839368","Attributes":{"com.docker.compose.project":"shop","com.docker.compose.service":"web","execID":"0b7e1c7fca8c5b4f7f4bd7d4f35d6f0e7b1f2ac23c0a5a3a9fd5a4a6c7a1b2c3","image":"nginx:1.27","maintainer":"NGINX Docker Maintainers","name":"shop-web-1"}},"scope":"local","time":1764200000,"timeNano":1764200000123456789}"#;
 
 fn answers(criterion: &mut Criterion) {

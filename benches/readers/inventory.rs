@@ -13,7 +13,7 @@ use docker_state_exporter::inventory::{
 /// Actions that each container has had.
 const ACTIONS: [&str; 4] = ["create", "start", "oom", "die"];
 
-/// What is in effect without a file.
+/// The configuration without a file.
 pub(crate) fn config() -> Config {
     config::from_environment(&|_| None).expect("the defaults are valid").config
 }
@@ -57,13 +57,13 @@ impl Inventory {
         (self.containers.len() * (10 + ACTIONS.len())) as u64
     }
 
-    /// Another status for the first so many.
+    /// Changes the status of the first `count` containers.
     pub(crate) fn change_status(&self, count: usize) {
         let status = if self.next_round().is_multiple_of(2) { Status::Paused } else { Status::Running };
         self.change(count, |container| container.status = status);
     }
 
-    /// Another name for the first so many: all of their lines are others then.
+    /// Renames the first `count` containers, which changes all of their lines.
     pub(crate) fn rename(&self, count: usize) {
         let round = self.next_round();
         self.change(count, |container| container.name = format!("{}-{round}", container.name).into());

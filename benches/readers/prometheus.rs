@@ -1,5 +1,5 @@
-//! The pull reader: what a scrape costs after changes of different size. A scrape's own numbers and the web server
-//! are not in it, but compression is.
+//! The pull reader: what a scrape costs after changes of different size. This includes compression, but not the
+//! exporter's own metrics and the web server.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 
 use crate::inventory::{self, Inventory};
 
-/// Changes the first so many containers.
+/// Changes the first containers, as many as the number says.
 type Change = fn(&Inventory, usize);
 
 /// The reader of an inventory, as the default configuration makes it.

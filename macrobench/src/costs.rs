@@ -1,7 +1,7 @@
 //! What the exporter costs, at several numbers of containers, against a fake engine in this program.
 //!
-//! CPU time is that of the exporter's whole process, as the kernel counts it: other programs on the machine make
-//! it little larger. Where times are compared, with nginx, the two take turns.
+//! CPU time is that of the exporter's whole process, as the kernel counts it: other programs on the machine hardly
+//! increase it. For the comparison of response times with nginx, the two take turns.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,11 +23,11 @@ use crate::sink::Sink;
 const LABELS: usize = 5;
 /// The number of containers that the goals are for.
 const REFERENCE: usize = 1_000;
-/// Containers with many labels, which memory has a goal for too.
+/// A number of containers and of labels of each, for a second memory goal.
 const MANY_LABELS: (usize, usize) = (2_000, 20);
-/// The exporter is not to list again while something else is measured.
+/// A resync interval so long that the exporter does not list again during a measurement.
 const NO_RESYNC: u64 = 3_600_000;
-/// For what an answer has set off to come to rest.
+/// The time for work that an answer has caused to end.
 const SETTLE: Duration = Duration::from_millis(60);
 
 /// Where what is.
@@ -63,7 +63,7 @@ struct Costs {
     nginx_cpu: f64,
     one_changed: f64,
     all_changed: f64,
-    /// After every container has been renamed, so that every line of its is another.
+    /// After every container was renamed, so that all lines have changed.
     all_renamed: f64,
     /// By transport: its name, microseconds a point, and the size of an export on the wire.
     otlp: Vec<(&'static str, f64, u64)>,
@@ -97,7 +97,7 @@ fn lines(all: &[Costs]) -> [Line; 4] {
     ]
 }
 
-/// What is measured at the reference number only.
+/// What is measured at [`REFERENCE`] containers only.
 #[derive(Debug, Default)]
 struct Load {
     events: Option<Events>,
@@ -203,7 +203,7 @@ impl<'a> Bench<'a> {
         self.engine.count(Endpoint::List) + self.engine.count(Endpoint::Inspect)
     }
 
-    /// Scrapes of what has not changed beside nginx with the same bytes; of what has changed, by CPU time.
+    /// Measures scrapes: without changes, compared with nginx serving the same bytes; after changes, by CPU time.
     fn scrapes(&self, costs: &mut Costs, changes: bool) -> Result<(), Error> {
         let mut exporter = self.exporter(NO_RESYNC, NO_RESYNC)?;
         thread::sleep(Duration::from_secs(2));
@@ -216,7 +216,7 @@ impl<'a> Bench<'a> {
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         let (mut our_cpu, mut their_cpu) = (Duration::ZERO, Duration::ZERO);
         for round in 0..=rounds {
-            // Turn by turn, and each warm.
+            // They take turns, and the first round only warms them up.
             for (scraper, process, times, cpu) in [
                 (&mut exporter.scraper, &exporter.process, &mut ours, &mut our_cpu),
                 (&mut other, &nginx, &mut theirs, &mut their_cpu),
@@ -254,7 +254,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// CPU time of one scrape after so many containers have changed.
+    /// CPU time of one scrape after `count` containers have changed.
     fn changed(
         &self,
         exporter: &mut Exporter,
@@ -272,7 +272,8 @@ impl<'a> Bench<'a> {
                 self.engine.act(id, action, |container| change(round, container));
             }
             wait_for("every change is inspected", || Ok(self.engine.count(Endpoint::Inspect) >= count))?;
-            // What the inspects set off must not be counted; nothing is rendered before it is asked for.
+            // Waits for work that the inspects cause, which must not be counted. Rendering begins only with the
+            // scrape.
             let mut rest = exporter.process.cpu()?;
             loop {
                 thread::sleep(SETTLE);
@@ -290,7 +291,7 @@ impl<'a> Bench<'a> {
         Ok(cpu.as_secs_f64() * 1e6 / rounds as f64)
     }
 
-    /// CPU time of exports, by a point, for each way to send them.
+    /// CPU time of exports per data point, for each way to send them.
     fn otlp(&self, costs: &mut Costs) -> Result<(), Error> {
         let (interval, exports) = if self.ids.len() > REFERENCE { (2_000, 4) } else { (250, 16) };
         for (name, protocol, compression) in [
@@ -302,7 +303,7 @@ impl<'a> Bench<'a> {
             let exporter = self.exporter_with(protocol, compression, interval, NO_RESYNC)?;
             let first = self.sink.received();
             wait_for("an export arrives", || Ok(self.sink.received().requests > first.requests))?;
-            // Between two exports, so that whole ones are counted.
+            // Begins between two exports, so that only whole exports are counted.
             thread::sleep(Duration::from_millis(interval + interval / 2));
             let (cpu, before) = (exporter.process.whole_cpu()?, self.sink.received());
             thread::sleep(Duration::from_millis(interval * exports));
@@ -315,7 +316,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// The most memory, scraped every second and exporting every five, while states change.
+    /// Memory while states change, with a scrape every second and an export every five.
     fn memory(&self) -> Result<Memory, Error> {
         let mut exporter = self.exporter(5_000, 60_000)?;
         let (seconds, changes) = (20, 50);
@@ -349,7 +350,7 @@ impl<'a> Bench<'a> {
         const RATE: u64 = 10_000;
         const SECONDS: u64 = 5;
         let mut exporter = self.exporter(60_000, NO_RESYNC)?;
-        // Nothing that these tell of changes a container, so each is one count and no call.
+        // These events change no container, so each is counted and causes no call.
         let events: Vec<_> = self.ids.iter().map(|id| self.engine.event("attach", id)).collect();
         let (sent, done) = (AtomicU64::new(0), AtomicBool::new(false));
         let before = counted(&exporter.metrics()?);
@@ -361,7 +362,7 @@ impl<'a> Bench<'a> {
                 for (number, event) in (0..RATE * SECONDS).zip(events.iter().cycle()) {
                     let due = began + Duration::from_nanos(number * 1_000_000_000 / RATE);
                     let wait = due.saturating_duration_since(Instant::now());
-                    // Shorter sleeps than this would not be kept.
+                    // Shorter sleeps would not be accurate.
                     if wait > Duration::from_millis(1) {
                         thread::sleep(wait);
                     }
@@ -371,7 +372,7 @@ impl<'a> Bench<'a> {
                 done.store(true, Ordering::SeqCst);
             });
             let began = Instant::now();
-            // Since when so many were sent, oldest first.
+            // Times, each with the number of events sent until then, oldest first.
             let mut marks = std::collections::VecDeque::new();
             loop {
                 let ended = done.load(Ordering::SeqCst);
@@ -402,7 +403,7 @@ impl<'a> Bench<'a> {
         })
     }
 
-    /// A hundred health probes a second, three events each: CPU as a part of a core, and inspects.
+    /// A hundred health probes a second, three events each: CPU as a fraction of a core, and the number of inspects.
     fn exec(&self) -> Result<(f64, usize), Error> {
         const PROBES: u64 = 100;
         const SECONDS: u64 = 15;
@@ -423,11 +424,11 @@ impl<'a> Bench<'a> {
         Ok((percent, self.engine.count(Endpoint::Inspect) - before))
     }
 
-    /// CPU as a part of a core while nothing happens, with everything at its default: a scrape every 15 s, an
+    /// CPU as a fraction of a core while nothing happens, with everything at its default: a scrape every 15 s, an
     /// export and a list with its inspects every minute.
     fn idle(&self) -> Result<f64, Error> {
         let mut exporter = self.exporter(60_000, 60_000)?;
-        // The first answer is of everything, and so is the first export.
+        // The first scrape and the first export render everything, so they are not measured.
         exporter.scraper.ask("/metrics")?;
         thread::sleep(Duration::from_secs(5));
         let (cpu, began) = (exporter.process.whole_cpu()?, Instant::now());

@@ -1,12 +1,12 @@
 //! Freshness: how long after the daemon's time of an event `/metrics` shows its effect.
 //!
 //! One container after another is changed through the engine's API, while `/metrics` is asked again and again over
-//! one connection. The first answer that shows the effect has come so long after the event, by the `timeNano` that
-//! a subscription of our own is told: an upper bound, for it holds the whole of that request. The request before
-//! it, which did not show the effect, began so long after the event: a lower bound.
+//! one connection. The time of the event is the `timeNano` that a subscription of our own receives. The end of the
+//! first answer that shows the effect gives an upper bound: it includes that whole request. The start of the request
+//! before it, which did not show the effect, gives a lower bound.
 //!
-//! Part of it is the engine's: it tells of an event while it still works on the container, and an inspect waits
-//! until it has done. So each event is answered by an inspect of our own too, sent at once.
+//! Part of this time is the engine's: it sends an event while it still works on the container, and an inspect waits
+//! until that is done. So an inspect of our own, sent at once after each event, is measured too.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,10 +22,11 @@ use crate::Error;
 use crate::http::Connection;
 use crate::quantiles::Quantiles;
 
-/// Everything that is waited for takes milliseconds.
+/// The time limit for each wait, which normally takes milliseconds.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Between two requests. Without it the asking would take a core of its own, and be measured.
+/// The pause between two requests. Without it the requests would take a core of their own, and affect the
+/// measurement.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Where what is.
@@ -51,7 +52,7 @@ pub(crate) struct Arguments {
     goal: f64,
 }
 
-/// A change: what is asked of the engine, the event that tells of it, and what `/metrics` then has.
+/// A change: the operation of the engine, its event, and what `/metrics` then shows.
 struct Change {
     operation: &'static str,
     event: &'static str,
@@ -68,7 +69,7 @@ enum Effect {
     Gone,
 }
 
-/// What each container goes through. Each step has an effect that the one before has not.
+/// The changes of each container. The effect of each differs from that of the one before.
 const LIFE: [Change; 10] = [
     Change { operation: "create", event: "create", effect: Effect::Status(5) },
     Change { operation: "start", event: "start", effect: Effect::Status(6) },
@@ -88,7 +89,7 @@ struct Measured {
     at_most: f64,
     at_least: f64,
     request: f64,
-    /// The engine's own inspect; `None` where it had nothing any more to say.
+    /// When our own inspect was answered; `None` if it was not.
     engine: Option<f64>,
 }
 
@@ -147,7 +148,7 @@ async fn one(
             other => engine.call(Method::POST, &path(&format!("/{other}")), None).await.map(|_| None),
         }
     };
-    // Of the new container only the name is known before the engine has answered, of the others both.
+    // Before the engine has answered, only the name of a new container is known; of the others the id is known too.
     let label = if id.is_empty() { format!("name=\"{name}\"") } else { format!("id=\"/docker/{id}\"") };
     let new_name = format!("name=\"{name}\"");
     let shows = |text: &str| match (series(text, &label), change.effect) {
@@ -175,9 +176,9 @@ async fn one(
     })
 }
 
-/// The request that has shown it.
+/// The request whose answer showed the effect.
 struct Shown {
-    /// When the last one that did not show it began.
+    /// When the last request without the effect began.
     before: SystemTime,
     began: SystemTime,
     ended: SystemTime,
@@ -222,7 +223,7 @@ async fn create(engine: &mut Connection, arguments: &Arguments, name: &str) -> R
 /// The engine's events, from a subscription of our own.
 struct Events {
     incoming: mpsc::UnboundedReceiver<Told>,
-    /// The last of each container and action.
+    /// The last event of each container and action.
     last: HashMap<(String, String), Told>,
 }
 
@@ -242,7 +243,7 @@ impl Events {
         let (sender, incoming) = mpsc::unbounded_channel();
         let engine = engine.to_owned();
         tokio::spawn(async move {
-            // Held as long as its body is read.
+            // The connection is kept for as long as its body is read.
             let _connection = connection;
             read(body, &engine, &sender).await
         });
@@ -262,7 +263,7 @@ impl Events {
     }
 }
 
-/// Reads as fast as the engine sends: a subscriber that is slow is skipped.
+/// Reads as fast as the engine sends, because the engine skips a slow subscriber.
 async fn read(mut body: Incoming, engine: &Path, sender: &mpsc::UnboundedSender<Told>) {
     let mut rest = Vec::new();
     while let Some(Ok(frame)) = body.frame().await {
@@ -274,7 +275,7 @@ async fn read(mut body: Incoming, engine: &Path, sender: &mpsc::UnboundedSender<
             let (engine, sender) = (engine.to_owned(), sender.clone());
             tokio::spawn(async move {
                 told.inspected = inspect(&engine, &told.id).await.ok();
-                // Nobody waits for it any more at the end.
+                // This fails only at the end, when nobody waits for it any more.
                 let _ = sender.send(told);
             });
         }

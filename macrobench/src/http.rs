@@ -1,4 +1,4 @@
-//! A connection that is kept: a poll has to cost no more than its request.
+//! A connection that is kept open, so that a poll costs no more than its request.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,20 +15,20 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::Error;
 
-/// One call, its body included.
+/// The time limit for one call, its body included.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connection to the engine or to the exporter.
 pub(crate) struct Connection(SendRequest<Full<Bytes>>);
 
 impl Connection {
-    /// To the engine.
+    /// Connects to the engine.
     pub(crate) async fn unix(path: &Path) -> Result<Self, Error> {
         let stream = UnixStream::connect(path).await;
         Self::over(stream.map_err(|error| format!("{}: {error}", path.display()))?).await
     }
 
-    /// To the exporter.
+    /// Connects to the exporter.
     pub(crate) async fn tcp(address: SocketAddr) -> Result<Self, Error> {
         let stream = TcpStream::connect(address).await.map_err(|error| format!("{address}: {error}"))?;
         stream.set_nodelay(true)?;
@@ -37,7 +37,7 @@ impl Connection {
 
     async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Self, Error> {
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        // What ends it shows in the next request.
+        // If the connection ends, the next request fails.
         tokio::spawn(connection);
         Ok(Self(sender))
     }

@@ -21,7 +21,7 @@ use clap::Parser;
 
 use crate::report::{Goal, print_goals};
 
-/// What can go wrong here ends the measurement.
+/// Any error; it ends the measurement.
 type Error = Box<dyn std::error::Error + Send + Sync>;
 
 /// Measures docker-state-exporter from outside. A goal that is missed is told, and is no failure.

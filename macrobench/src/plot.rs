@@ -1,10 +1,10 @@
-//! Cost against containers, as a picture.
+//! A plot of cost against the number of containers.
 
 use std::fmt::Write;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 420.0;
-/// Around the axes; at the right there is room for the lines' names.
+/// The margins around the axes; the right one has room for the lines' names.
 const LEFT: f64 = 80.0;
 const RIGHT: f64 = 210.0;
 const TOP: f64 = 40.0;
@@ -17,7 +17,8 @@ pub(crate) struct Line {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// The picture, both axes logarithmic: what grows with the containers is a straight line, what does not is flat.
+/// Draws the plot with logarithmic axes: a cost that grows with the containers is a rising straight line, a constant
+/// one is flat.
 pub(crate) fn draw(lines: &[Line]) -> String {
     let all = || lines.iter().flat_map(|line| line.points.iter().copied());
     let (x_low, x_high) = decades(all().map(|(x, _)| x));
@@ -109,7 +110,7 @@ fn decades(values: impl Iterator<Item = f64> + Clone) -> (i32, i32) {
     (low, high.max(low + 1))
 }
 
-/// Microseconds as they are read.
+/// The label of a power of ten of microseconds.
 fn time(power: i32) -> String {
     let (power, unit) = match power {
         ..3 => (power, "µs"),

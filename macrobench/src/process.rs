@@ -1,4 +1,4 @@
-//! A program that is measured: started, ended with this one, and asked for what it has used.
+//! A process that is measured: it is started, its use of resources is read, and it ends with this program.
 
 use std::fs::File;
 use std::path::Path;
@@ -15,17 +15,18 @@ pub(crate) struct Process(Child);
 pub(crate) struct Memory {
     /// The most that it has held at once.
     pub(crate) peak: u64,
-    /// Of what it holds now, its own data.
+    /// Anonymous memory, its own data, as of now.
     pub(crate) anonymous: u64,
-    /// Of what it holds now, mapped files: the program's text, above all.
+    /// Mapped files, mostly the program's text, as of now.
     pub(crate) mapped: u64,
 }
 
 impl Process {
-    /// Starts a program. What it says goes to `log`.
+    /// Starts a program. Its output goes to `log`.
     pub(crate) fn start(program: &Path, arguments: &[String], log: &Path) -> Result<Self, Error> {
         let output = File::create(log)?;
-        // By way of setpriv, which takes its own place and leaves an order to end with this program.
+        // Started by setpriv, which has the kernel kill the process when this program ends, and then becomes the
+        // program.
         let child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)
@@ -45,19 +46,19 @@ impl Process {
         matches!(self.0.try_wait(), Ok(None))
     }
 
-    /// The CPU time of all its threads that live, to the nanosecond. One that has ended takes its own with it, so
-    /// this is for differences over less than the ten seconds that an idle thread is kept.
+    /// The CPU time of all its live threads, to the nanosecond. The time of a thread that has ended is lost, so this
+    /// is for differences over less than the ten seconds that an idle thread is kept.
     pub(crate) fn cpu(&self) -> Result<Duration, Error> {
         let mut sum = 0;
         for thread in std::fs::read_dir(format!("/proc/{}/task", self.0.id()))? {
-            // It may end meanwhile.
+            // The thread may end meanwhile.
             let text = std::fs::read_to_string(thread?.path().join("schedstat")).unwrap_or_default();
             sum += text.split(' ').next().and_then(|nanoseconds| nanoseconds.parse().ok()).unwrap_or(0);
         }
         Ok(Duration::from_nanos(sum))
     }
 
-    /// The CPU time since its start, of threads that have ended too, in the kernel's ticks of 10 ms.
+    /// The CPU time since its start, including threads that have ended, in the kernel's ticks of 10 ms.
     pub(crate) fn whole_cpu(&self) -> Result<Duration, Error> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
         // The fields after the name, which may itself hold spaces: utime and stime are the 12th and 13th.
@@ -66,12 +67,12 @@ impl Process {
         Ok(Duration::from_millis(ticks * 10))
     }
 
-    /// How many entries a directory of its has in /proc: `fd` for descriptors, `task` for threads.
+    /// How many entries one of its directories in /proc has: `fd` for descriptors, `task` for threads.
     pub(crate) fn entries(&self, directory: &str) -> Result<usize, Error> {
         Ok(std::fs::read_dir(format!("/proc/{}/{directory}", self.0.id()))?.count())
     }
 
-    /// What it holds in memory.
+    /// Its use of memory.
     pub(crate) fn memory(&self) -> Result<Memory, Error> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id()))?;
         let field = |name: &str| -> u64 {

@@ -1,4 +1,4 @@
-//! What is said of many measurements.
+//! Quantiles of measurements.
 
 /// Measurements in milliseconds, sorted.
 pub(crate) struct Quantiles(Vec<f64>);
@@ -14,7 +14,8 @@ impl Quantiles {
         self.0.len()
     }
 
-    /// The smallest that a part `q` of all does not exceed (nearest rank); NaN without any.
+    /// The quantile `q`: the smallest measurement that a part `q` of all does not exceed (nearest rank); NaN without
+    /// any.
     pub(crate) fn at(&self, q: f64) -> f64 {
         let rank = (q * self.0.len() as f64).ceil() as usize;
         self.0.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)

@@ -1,4 +1,4 @@
-//! Goals and what came of them.
+//! Goals, and whether they were met.
 
 /// Something that was measured, and what it should be.
 pub(crate) struct Goal {
@@ -18,13 +18,13 @@ impl Goal {
         Self { what: what.into(), measured, bound, least: true, unit }
     }
 
-    /// What was not measured is not met.
+    /// A goal that was not measured is not met.
     fn met(&self) -> bool {
         if self.least { self.measured >= self.bound } else { self.measured <= self.bound }
     }
 }
 
-/// A table of goals. A goal that is missed is told here and ends nothing.
+/// A table of goals. A missed goal is printed, and is no error.
 pub(crate) fn print_goals(goals: &[Goal]) {
     println!("| what | measured | goal | |");
     println!("|---|---:|---:|---|");
@@ -42,7 +42,7 @@ pub(crate) fn print_goals(goals: &[Goal]) {
     println!("\n{} of {} goals met.", goals.iter().filter(|goal| goal.met()).count(), goals.len());
 }
 
-/// With as many places as say something.
+/// Formats a number with its significant decimal places.
 fn number(value: f64) -> String {
     match value.abs() {
         v if v.fract() == 0.0 || v >= 100.0 => format!("{value:.0}"),

@@ -9,7 +9,7 @@ use flate2::read::GzDecoder;
 
 use crate::Error;
 
-/// For anything that is waited for. Under load a machine can be slow, but not so slow.
+/// The time limit for each wait. Under load a machine can be slow, but not that slow.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A connection over which `/metrics` is asked for as Prometheus asks for it.
@@ -26,7 +26,7 @@ impl Scraper {
         Ok(Self { stream: BufReader::with_capacity(64 * 1024, stream), body: Vec::new() })
     }
 
-    /// One request. The answer is kept until the next one; returns how long it took to the last byte.
+    /// Sends one request, and keeps the answer until the next one. Returns the time to the last byte.
     pub(crate) fn ask(&mut self, path: &str) -> Result<Duration, Error> {
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: gzip\r\nAccept: text/plain\r\n\r\n"

@@ -109,7 +109,7 @@ async fn take(request: Request<Incoming>, counts: Arc<Counts>) -> Result<Respons
 
 fn unpack(message: &[u8]) -> Bytes {
     let mut all = Vec::new();
-    // What cannot be unpacked has no points, which shows.
+    // A message that cannot be decompressed counts no points, which the results show.
     let _ = GzDecoder::new(message).read_to_end(&mut all);
     all.into()
 }
@@ -130,7 +130,7 @@ fn points(request: &[u8]) -> u64 {
     count
 }
 
-/// A message's fields: their numbers, and the bytes of those that have any.
+/// A message's fields: their numbers, and their bytes, which are empty for varints.
 fn fields(mut message: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     std::iter::from_fn(move || {
         let key = varint(&mut message)?;

@@ -15,15 +15,15 @@ use crate::sink::Sink;
 
 /// Containers that stay.
 const STEADY: usize = 100;
-/// Made, started, ended and removed in a second.
+/// Containers that are made, started, ended and removed each second.
 const LIVES_A_SECOND: u32 = 20;
-/// A container lives for so many others.
+/// A container lives until this many newer ones exist.
 const LIFE: usize = 20;
-/// Names, which come again and again as those of services do.
+/// How many names there are; they recur, as those of services do.
 const NAMES: usize = 200;
 /// How often the engine goes away.
 const BETWEEN_CUTS: Duration = Duration::from_secs(60);
-/// How long it stays away. It keeps 256 events, which is more than there are in this time.
+/// How long the engine stays away. It keeps 256 events, more than happen in this time.
 const AWAY: Duration = Duration::from_secs(1);
 const BETWEEN_SAMPLES: Duration = Duration::from_secs(5);
 
@@ -45,7 +45,7 @@ struct Sample {
     threads: usize,
 }
 
-/// Runs it, prints what grew, and fails where a count is wrong.
+/// Runs the exporter, prints what grew, and fails if a count is wrong.
 pub(crate) async fn run(arguments: &Arguments) -> Result<(), Error> {
     let sink = Sink::start().await?;
     let directory = tempfile::Builder::new().prefix("dse-soak-").tempdir()?;

@@ -1,4 +1,5 @@
-//! From the start to a complete inventory, beside what the engine alone needs for the same list and inspects.
+//! The time from the start to a complete inventory, compared with the time that the engine alone needs for the same
+//! list and inspects.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,9 +18,9 @@ use crate::process::Memory;
 use crate::quantiles::Quantiles;
 use crate::report::{Goal, print_goals};
 
-/// Inspects at once: the exporter's default.
+/// Concurrent inspects: the exporter's default.
 const CONCURRENCY: usize = 8;
-/// The exporter is not to list again meanwhile.
+/// A resync interval so long that the exporter does not list again.
 const NO_RESYNC: u64 = 3_600_000;
 
 /// Where what is.
@@ -58,7 +59,7 @@ pub(crate) async fn measure(arguments: &Arguments) -> Result<(), Error> {
     let (mut alone, mut ours) = (Vec::new(), Vec::new());
     let mut memory = Memory::default();
     for _ in 0..arguments.rounds {
-        // Turn by turn: what else the machine does meets both.
+        // They take turns, so that other load on the machine affects both.
         alone.push(engine_alone(arguments).await?.as_secs_f64() * 1e3);
         let began = Instant::now();
         let host = format!("unix://{}", arguments.engine.display());

@@ -9,13 +9,13 @@ use super::exporter::Exporter;
 use super::exposition::{Labels, compare_series, labels};
 use super::inspect::{Encoding, compare};
 
-/// Compares every gauge of every container. What changes meanwhile cannot be compared, so the containers have to
-/// be the same before and after the scrape.
+/// Compares every gauge of every container. A change during the scrape cannot be compared, so the containers have to
+/// be the same before and after it.
 pub(crate) fn agrees(docker: &Docker, exporter: &Exporter, encoding: Encoding) -> Result<(), String> {
     agree(|| Ok(docker.inspect_all()), exporter, encoding)
 }
 
-/// The same for any engine, by what it says of all its containers.
+/// The same for any engine, with a function that inspects all its containers.
 pub(crate) fn agree(
     inspect_all: impl Fn() -> Result<Vec<Value>, String>,
     exporter: &Exporter,
@@ -37,7 +37,7 @@ pub(crate) fn agree(
     Ok(())
 }
 
-/// What `docker_events` has to be for these events of the engine: counted by the contract, not by the program.
+/// The expected `docker_events` for these events of the engine: counted by the documented rules, not by the program.
 pub(crate) fn expected_counts(events: &[Value], types: &[&str]) -> BTreeMap<Labels, f64> {
     let mut counts = BTreeMap::new();
     for event in events {
@@ -52,7 +52,7 @@ pub(crate) fn expected_counts(events: &[Value], types: &[&str]) -> BTreeMap<Labe
             continue;
         }
         let action = match action.strip_prefix("exec_start: ") {
-            // Of the command line only the program, without its directory.
+            // Only the program's base name is kept of the command line.
             Some(command) => {
                 let program = command.split(' ').next().unwrap();
                 format!("exec_start: {}", program.rsplit('/').next().unwrap())
@@ -63,7 +63,7 @@ pub(crate) fn expected_counts(events: &[Value], types: &[&str]) -> BTreeMap<Labe
         let mut add = |label: &str, value: Option<&str>| {
             labels.extend(value.map(|value| (label.to_owned(), value.to_owned())));
         };
-        // An image without a name is called by its id, and of those there is no end.
+        // An image without a name has its id as its name. It is left out, because ids are unbounded.
         add("name", attribute("name").filter(|name| event["Actor"]["ID"] != *name));
         if kind == "container" {
             add("image", attribute("image"));

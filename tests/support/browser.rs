@@ -12,7 +12,7 @@ use super::eventually;
 use super::exporter::free_address;
 use super::namespace::program;
 
-/// For the driver and the browser to start, on a machine that does other things too.
+/// The time limit for the driver and the browser to start on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// A browser with one window. It is ended when this is dropped.
@@ -42,7 +42,7 @@ impl Browser {
         let profile = browser.directory.path().join("profile");
         let arguments = json!([
             "--headless",
-            // As root, and in a container, it cannot make one.
+            // As root, and in a container, Chromium cannot make a sandbox.
             "--no-sandbox",
             "--disable-gpu",
             "--disable-dev-shm-usage",
@@ -87,20 +87,20 @@ impl Browser {
         self.call("POST", "/actions", &keyboard).unwrap();
     }
 
-    /// A command of Chromium's own protocol.
+    /// Sends a command of the Chrome DevTools Protocol.
     pub(crate) fn devtools(&self, command: &str, parameters: &Value) {
         let command = json!({"cmd": command, "params": parameters});
         self.call("POST", "/goog/cdp/execute", &command).unwrap();
     }
 
-    /// What the page has complained of since the last call.
+    /// The messages in the page's console log since the last call.
     pub(crate) fn complaints(&self) -> Vec<String> {
         let entries = self.call("POST", "/se/log", &json!({"type": "browser"})).unwrap();
         let entries = entries.as_array().into_iter().flatten();
         entries.map(|entry| entry["message"].as_str().unwrap_or_default().to_owned()).collect()
     }
 
-    /// Writes a picture of the window, for a person to look at.
+    /// Writes a screenshot of the window, for a person to look at.
     pub(crate) fn picture(&self, file: &Path) {
         let png = self.call("GET", "/screenshot", &Value::Null).unwrap();
         let png = base64::engine::general_purpose::STANDARD.decode(png.as_str().unwrap()).unwrap();
@@ -121,7 +121,7 @@ impl Browser {
             _ => agent.get(&url).call(),
         };
         let mut response = sent.map_err(|error| error.to_string())?;
-        // A picture is larger than the limit of a string.
+        // A screenshot exceeds the default limit of an answer.
         let text = response.body_mut().with_config().limit(64 << 20).read_to_string();
         let text = text.map_err(|error| error.to_string())?;
         let mut answer: Value = serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))?;
@@ -133,7 +133,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends the browser with the session; killed, it would leave it.
+        // The driver ends the browser with the session. If the driver were killed, the browser would go on.
         if self.session.contains("/session/") {
             let _ = self.call("DELETE", "", &Value::Null);
         }

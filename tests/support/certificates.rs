@@ -12,7 +12,7 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// A new one, which nobody knows of.
+    /// Makes a new authority, which nobody trusts yet.
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "an authority of the tests");
@@ -27,7 +27,7 @@ impl Authority {
         fs::write(file, &self.pem).unwrap();
     }
 
-    /// Writes a certificate for this host, and its key, for a server and for a client.
+    /// Writes a certificate for this host, valid for servers and clients, and its key.
     pub(crate) fn sign(&self, certificate: &Path, key: &Path) {
         self.sign_for(&["localhost", "127.0.0.1"], certificate, key);
     }

@@ -1,5 +1,6 @@
-//! A private Docker Engine, and a recorder of its events. It is the machine's own, or that of the root which
-//! `DSE_DOCKER_ROOT` names: `DSE_DOCKER_ROOT=$(scripts/engine-root docker 28) cargo test --test engine`.
+//! A private Docker Engine, and a recorder of its events. Its programs are the machine's own, or those in the root
+//! directory that `DSE_DOCKER_ROOT` names: `DSE_DOCKER_ROOT=$(scripts/engine-root docker 28) cargo test --test
+//! engine`.
 //!
 //! It runs in a namespace of its own (`namespace.rs`): when the test process ends, in whatever way, the kernel ends
 //! dockerd, containerd and every container, and drops every mount.
@@ -29,12 +30,12 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// The image that all containers are of: busybox, and a link for each of its applets.
 pub(crate) const IMAGE: &str = "busybox:test";
 
-/// The limit that `FILL` is killed at.
+/// The memory limit at which `FILL` is killed.
 pub(crate) const LIMIT: [&str; 4] = ["--memory", "16m", "--memory-swap", "16m"];
 
-/// Fills more memory than the container may have, in one process: of several the kernel kills one after the other,
-/// and the engine tells of each. The engine misses a kill in the container's first moment, and forgets one in its
-/// last, so there is a second before and one after (without them two of thirty were missed on a busy machine).
+/// Fills more memory than the container may have, in one process: the kernel would kill several one after the other,
+/// each with an event. The engine misses an OOM kill in the container's first moment, and loses one in its last, so
+/// there is a second before and one after (without them two of thirty were missed on a busy machine).
 pub(crate) const FILL: [&str; 3] =
     ["sh", "-c", "sleep 1; dd if=/dev/zero of=/dev/null bs=64M; code=$?; sleep 1; exit $code"];
 
@@ -48,18 +49,18 @@ pub(crate) struct Docker {
     namespace: Namespace,
     /// dockerd's process id in the namespace, while it runs.
     daemon: Option<String>,
-    /// Where it listens with TLS too.
+    /// The address where it also listens with TLS.
     tls: SocketAddr,
 }
 
 impl Docker {
-    /// Starts an engine and imports the image. What is missing on the machine fails the test by its name.
+    /// Starts an engine and imports the image. If a program is missing on the machine, the test fails and names it.
     pub(crate) fn start() -> Self {
         Self::start_in(Namespace::in_root("dse-engine-", &root()))
     }
 
-    /// The same in a network of its own: a Swarm makes bridges and takes fixed ports. The calling thread is in
-    /// that network from now on.
+    /// The same in a network namespace of its own, because a Swarm makes bridges and takes fixed ports. The calling
+    /// thread joins that namespace.
     pub(crate) fn start_in_its_own_network() -> Self {
         Self::start_in(Namespace::with_network("dse-engine-", &root()))
     }
@@ -83,7 +84,7 @@ impl Docker {
         self.directory().join("docker.sock")
     }
 
-    /// The socket's group, which lets in who is not root.
+    /// The socket's group, which gives access to users other than root.
     pub(crate) fn socket_group(&self) -> String {
         fs::metadata(self.socket()).unwrap().gid().to_string()
     }
@@ -93,7 +94,7 @@ impl Docker {
         format!("unix://{}", self.socket().display())
     }
 
-    /// Its address for those who show a certificate of `certificates()`.
+    /// Its address for clients with a certificate of `certificates()`.
     pub(crate) fn tls_address(&self) -> SocketAddr {
         self.tls
     }
@@ -114,7 +115,7 @@ impl Docker {
     /// Starts dockerd, the first time or again, and waits until it answers.
     pub(crate) fn start_daemon(&mut self) {
         self.launch_daemon(&[]);
-        // Not with `eventually`: what the engine logged is the reason.
+        // Not with `eventually`: the failure has to show the engine's log.
         let deadline = std::time::Instant::now() + DEADLINE;
         while self.try_run(&["version"]).is_err() {
             if std::time::Instant::now() > deadline {
@@ -178,7 +179,7 @@ impl Docker {
     /// What a command needs to speak to this engine through the command line client.
     pub(crate) fn with_environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command.env("DOCKER_HOST", self.host());
-        // A context or a configuration of whoever runs the tests has no say here.
+        // A context or a configuration of the user who runs the tests has no effect here.
         command.env("DOCKER_CONFIG", self.directory()).env_remove("DOCKER_CONTEXT");
         for variable in ["DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "DOCKER_API_VERSION"] {
             command.env_remove(variable);
@@ -231,8 +232,8 @@ impl Docker {
         all[0].clone()
     }
 
-    /// A container that the engine cannot remove is dead, which comes without an event. It can be removed once
-    /// what is returned is dropped.
+    /// Makes a container dead: the engine fails to remove it, and sends no event of that. Once the result is dropped,
+    /// it can be removed.
     pub(crate) fn make_dead(&self, name: &str) -> Immutable {
         let id = self.container(name, &[], &["sleep", "100000"]);
         let guard = Immutable::new(self.directory().join("data/containers").join(&id).join("hostname"));
@@ -275,7 +276,7 @@ impl Drop for Docker {
     fn drop(&mut self) {
         let mut complaints = Vec::new();
         if let Some(daemon) = self.daemon.take() {
-            // It may have been stopped by a test that failed.
+            // A test that failed may have left it stopped.
             let _ = self.command(&format!("kill -CONT {daemon}; echo $?"), DEADLINE);
             complaints.extend(self.remove_all().err());
             let command = format!("kill -TERM {daemon}; wait {daemon}; echo $?");
@@ -308,8 +309,8 @@ fn chattr(change: &str, path: &Path) {
     assert!(status.success(), "chattr {change} {}: {status}", path.display());
 }
 
-/// The engine's API over its socket, as the docker command speaks it: what is printed there as JSON comes from
-/// here. A call costs the engine's time only, and no process.
+/// The engine's API over its socket, which the docker command uses too: the JSON that it prints comes from here. A
+/// call costs the engine's time only, and no process.
 #[derive(Debug, Clone)]
 pub(crate) struct Api {
     socket: PathBuf,
@@ -356,7 +357,7 @@ impl Api {
         }
     }
 
-    /// What the engine says that it is: it and its parts, with their versions.
+    /// The names and versions of the engine and its components.
     pub(crate) fn versions(&self) -> Result<String, String> {
         let version = self.get("/version")?;
         let component = |component: &Value| {
@@ -396,7 +397,7 @@ impl Recorder {
     /// Begins to record. Nothing that happens after this is missed.
     pub(crate) fn start(docker: &Docker) -> Self {
         let mut stream = UnixStream::connect(docker.socket()).unwrap();
-        // The engine answers before it follows. `since` has it tell what came in between.
+        // The engine answers before it subscribes. `since` makes it send the events in between.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let since = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
         // HTTP/1.0 has no chunks: what follows the headers is a line for each event.
@@ -415,7 +416,7 @@ impl Recorder {
                 record.lock().unwrap().push(serde_json::from_str(&text).unwrap());
                 text.clear();
             }
-            // What is left is an event that the end of the connection has cut.
+            // The rest is an event that was cut off when the connection ended.
             let _ = lines.read_to_string(&mut text);
         });
         Self { events, stream, reader: Some(reader) }

@@ -20,7 +20,7 @@ pub(crate) fn commands() -> Vec<Documented> {
     documents.sort();
     let mut commands = Vec::new();
     for path in documents {
-        // Pictures are among them.
+        // Pictures are skipped.
         let Ok(text) = fs::read_to_string(&path) else { continue };
         let document = path.strip_prefix(repository()).unwrap().display().to_string();
         let found = match path.extension().and_then(|extension| extension.to_str()) {
@@ -40,7 +40,7 @@ fn files(directory: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// What stands in blocks of shell commands, lines of crontabs, and the exporter's commands within a text.
+/// The commands in shell blocks, in lines of crontabs, and the exporter's commands in inline code.
 fn of_markdown(text: &str) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
     let mut is_shell = false;
@@ -72,7 +72,7 @@ fn of_markdown(text: &str) -> Vec<String> {
     commands
 }
 
-/// What is indented in the comments at a file's head.
+/// The commands that are indented in the comments at a file's head.
 fn of_comments(text: &str) -> Vec<String> {
     let head = text.lines().take_while(|line| line.starts_with('#'));
     head.filter_map(|line| line.strip_prefix("#     ")).map(str::to_owned).collect()

@@ -54,7 +54,7 @@ pub(crate) fn push(kind: &str, endpoint: &str, interval: u64, more: Value) -> Va
     json!({"periodic": {"interval": interval, "exporter": {kind: exporter}}})
 }
 
-/// Sets what a JSON pointer names, making what is not there on the way: `/docker/resync_interval`.
+/// Sets the value at a JSON pointer, and makes missing mappings on the way: `/docker/resync_interval`.
 pub(crate) fn set_at(mut place: &mut Value, pointer: &str, value: Value) {
     for key in pointer.trim_start_matches('/').split('/') {
         if place.is_null() {
@@ -90,7 +90,7 @@ impl Setup {
         Self { config, file: true, env: Vec::new(), arguments: Vec::new(), open_files: None }
     }
 
-    /// Without a file: of the configuration only the engine and the address are left.
+    /// Starts it without a file: of the configuration, only the engine and the address are used.
     pub(crate) fn without_file(mut self) -> Self {
         self.file = false;
         self
@@ -192,7 +192,7 @@ impl Exporter {
     pub(crate) fn wait_ready(&mut self) {
         eventually(DEADLINE, || {
             if let Some(status) = self.child.try_wait().unwrap() {
-                // Nothing will come any more.
+                // It will never be ready.
                 panic!("the exporter has ended, {status}");
             }
             match self.get("/-/ready") {
@@ -234,7 +234,7 @@ impl Exporter {
         Exposition::parse(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
 
-    /// What it has written so far.
+    /// Its log so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -265,7 +265,7 @@ impl Exporter {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Sets a key of the file of its configuration, and does not have it read.
+    /// Sets a key in its configuration file, without a reload.
     pub(crate) fn write(&mut self, pointer: &str, value: impl Into<Value>) {
         set_at(&mut self.config, pointer, value.into());
         let (path, new) = (self.directory.path().join("config.yaml"), self.directory.path().join("new"));
@@ -273,7 +273,7 @@ impl Exporter {
         std::fs::rename(new, path).unwrap();
     }
 
-    /// Sets a key of its configuration, and has it read again. Returns once the log says that it was.
+    /// Sets a key in its configuration file, and reloads it. Returns once the log says that it was read.
     #[track_caller]
     pub(crate) fn reload(&mut self, pointer: &str, value: impl Into<Value>) {
         let reloads = |log: &str| {
@@ -315,12 +315,12 @@ impl Drop for Exporter {
 
 /// An address on the loopback that nothing listens on now.
 ///
-/// Not by binding port 0: such a port is free again at once, and the system may give it to another test or to
-/// an outgoing connection before the program has it. Those below the ephemeral range are left alone.
+/// Not by binding port 0: such a port is free again at once, and the system may give it to another test or to an
+/// outgoing connection before the program has it. Ports below the ephemeral range are not given away like that.
 pub(crate) fn free_address() -> SocketAddr {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
     const PORTS: Range<u16> = 18_000..32_000;
-    // Test binaries run side by side: each begins somewhere else.
+    // Test binaries run in parallel, so each begins at another port.
     let begin = || {
         let offset = std::process::id() * 97 % u32::try_from(PORTS.len()).unwrap();
         AtomicU16::new(PORTS.start + u16::try_from(offset).unwrap())

@@ -30,13 +30,13 @@ pub(crate) fn labels<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
 }
 
 impl Exposition {
-    /// Parses a whole answer. Anything that the format does not allow is an error with its line: a line that is
-    /// none, a series that was there before, a family that is in two places, a type after its samples.
+    /// Parses a whole answer. Anything that the format does not allow is an error with its line: an invalid line, a
+    /// duplicate series, a family that is in two places, a type after its samples.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         Self::read(text, Parser::default())
     }
 
-    /// The same of an answer in format 1.0.0, in which any name may stand in quotes.
+    /// The same for format 1.0.0, in which any name may be quoted.
     pub(crate) fn parse_quoted(text: &str) -> Result<Self, String> {
         Self::read(text, Parser { takes_quoted: true, ..Parser::default() })
     }
@@ -45,7 +45,7 @@ impl Exposition {
         if !text.is_empty() && !text.ends_with('\n') {
             return Err("the last line does not end".into());
         }
-        // Not `lines`, for which a carriage return before the end is none of the line.
+        // Not `lines`, which would drop a carriage return at the end of a line.
         for (number, line) in text.split_terminator('\n').enumerate() {
             parser.line(line).map_err(|error| format!("line {}: {error}: {line}", number + 1))?;
         }
@@ -137,7 +137,7 @@ pub(crate) fn compare_series(
     if text.is_empty() { Ok(()) } else { Err(text) }
 }
 
-/// The same number, bit by bit but for the many ways of being NaN.
+/// Whether two numbers are equal; NaN equals NaN here.
 fn same(a: f64, b: f64) -> bool {
     a == b || (a.is_nan() && b.is_nan())
 }
@@ -187,7 +187,7 @@ struct Parser {
     families: BTreeMap<String, Family>,
     /// The family that the lines belong to now.
     current: Option<String>,
-    /// Families that `# TYPE` or a sample has settled the type of.
+    /// Families whose type is settled by `# TYPE` or a sample.
     typed: BTreeSet<String>,
     /// The series that have a sample.
     series: BTreeSet<(String, Labels)>,
@@ -213,7 +213,7 @@ impl Parser {
         if line.is_empty() { Ok(()) } else { self.sample(line) }
     }
 
-    /// Makes a family the present one; it may not have been left before.
+    /// Makes a family the current one. To come back to an earlier family is an error.
     fn enter(&mut self, name: &str) -> Result<&mut Family, String> {
         if self.current.as_deref() != Some(name) {
             if self.families.contains_key(name) {
@@ -266,7 +266,7 @@ impl Parser {
         let mut words = rest.split_ascii_whitespace();
         let value = parse_value(words.next().ok_or("no value")?)?;
         if let Some(timestamp) = words.next() {
-            // Nothing here sets one; Prometheus would treat the series in another way.
+            // The exporter sets no timestamps; Prometheus would treat such a series in another way.
             return Err(format!("a timestamp, {timestamp}"));
         }
         let family = self.family_of(name);
@@ -274,7 +274,7 @@ impl Parser {
         let samples = &mut self.enter(&family)?.samples;
         let mut told_apart_by = labels.clone();
         samples.insert((name.to_owned(), labels), value);
-        // To Prometheus an empty label is none.
+        // For Prometheus an empty label is the same as no label.
         told_apart_by.retain(|_, value| !value.is_empty());
         if !self.series.insert((name.to_owned(), told_apart_by)) {
             return Err("a second sample of this series".into());
@@ -309,7 +309,7 @@ impl Parser {
                     }
                     after
                 }
-                // Without a value, and first, it is the metric's name.
+                // The first quoted name, if it has no value, is the metric's name.
                 None if metric.is_none() && labels.is_empty() && rest.starts_with('"') => {
                     metric = Some(name);
                     after
@@ -324,18 +324,18 @@ impl Parser {
         }
     }
 
-    /// A name in quotes, where the text begins with one, and what follows it.
+    /// If the text begins with a quoted name: that name, and the text after it.
     fn quoted<'l>(&self, text: &'l str) -> Result<Option<(String, &'l str)>, String> {
         match in_quotes(text)? {
             Some(_) if !self.takes_quoted => Err("a name in quotes".into()),
             Some((name, _)) if name.is_empty() => Err("a name without a character".into()),
-            // Prometheus takes any other character.
+            // Prometheus accepts any other character.
             Some((name, _)) if name.contains('\0') => Err(format!("a NUL in the name {name:?}")),
             quoted => Ok(quoted),
         }
     }
 
-    /// The family of a sample: its own name, or the present histogram's or summary's.
+    /// The family of a sample: its own name, or the current histogram's or summary's.
     fn family_of(&self, sample: &str) -> String {
         let current = self.current.as_deref().and_then(|name| self.families.get_key_value(name));
         if let Some((name, family)) = current {
@@ -364,7 +364,7 @@ impl Parser {
     }
 }
 
-/// Buckets grow, the last one is `+Inf`, and it is the count.
+/// Checks that the buckets do not shrink, and that the last one is `+Inf` and equals the count.
 fn check_histogram(name: &str, family: &Family) -> Result<(), String> {
     let mut buckets: BTreeMap<Labels, Vec<(f64, f64)>> = BTreeMap::new();
     for ((sample, labels), value) in &family.samples {
@@ -387,7 +387,7 @@ fn check_histogram(name: &str, family: &Family) -> Result<(), String> {
     Ok(())
 }
 
-/// A text in quotes, where this begins with one, and what follows it.
+/// If the text begins with a quoted string: that string, and the text after it.
 fn in_quotes(text: &str) -> Result<Option<(String, &str)>, String> {
     let Some(quoted) = text.strip_prefix('"') else { return Ok(None) };
     let mut escaped = false;
@@ -424,7 +424,7 @@ fn parse_value(text: &str) -> Result<f64, String> {
         "+Inf" => Ok(f64::INFINITY),
         "-Inf" => Ok(f64::NEG_INFINITY),
         "NaN" => Ok(f64::NAN),
-        // Rust takes words such as `inf` too.
+        // Rust accepts words such as `inf` too.
         _ if text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) => {
             text.parse().map_err(|_| format!("{text:?} is no value"))
         }

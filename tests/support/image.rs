@@ -1,8 +1,8 @@
-//! Images, where there is no registry: of the Dockerfile's last stage, with the program under test in it, and of
+//! Makes images without a registry: of the Dockerfile's last stage, with the program under test in it, and of
 //! programs of this machine.
 //!
-//! The stage before, which builds a static program, takes minutes: tests/image.rs runs it once. Since the program
-//! under test is not static, the libraries that it is linked with stand in the place of nothing.
+//! The build stage, which makes a static program, takes minutes: tests/image.rs runs it once. The program under test
+//! is not static, so an image of the libraries that it is linked with replaces `scratch`.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use super::docker::Docker;
 use super::namespace::program;
 
-/// Runs a command; what it printed.
+/// Runs a command, and returns what it printed.
 #[track_caller]
 pub(crate) fn run(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().unwrap();
@@ -46,7 +46,7 @@ fn import(docker: &Docker, root: &Path, changes: &[&str], image: &str) {
     fs::remove_file(tar).unwrap();
 }
 
-/// An image of a program of this machine as `/bin/program`, under the name of the one that it stands for.
+/// Makes an image with a program of this machine as `/bin/program`, under the name of the image that it replaces.
 #[track_caller]
 pub(crate) fn of_program(docker: &Docker, path: &Path, changes: &[&str], image: &str) {
     let root = docker.directory().join("program");
@@ -66,10 +66,10 @@ pub(crate) fn build(docker: &Docker, image: &str, revision: &str) {
     let [libraries, built] = ["libraries", "built"].map(|name| at.join(name));
     let exporter = env!("CARGO_BIN_EXE_docker-state-exporter");
     copy_libraries(Path::new(exporter), &libraries);
-    // What the stage before leaves.
+    // The files that the build stage leaves.
     fs::create_dir_all(built.join("etc/ssl/certs")).unwrap();
     fs::write(built.join("etc/ssl/certs/ca-certificates.crt"), "").unwrap();
-    // Without what only a debugger needs, which is most of it.
+    // Without debug information, which is most of the file.
     let strip = program("strip", "binutils");
     run(Command::new(strip).arg("-o").arg(built.join("docker-state-exporter")).arg(exporter));
     for (root, name) in [(&libraries, "test-libraries"), (&built, "test-built")] {
@@ -85,7 +85,7 @@ pub(crate) fn build(docker: &Docker, image: &str, revision: &str) {
     fs::write(context.join("Dockerfile"), dockerfile).unwrap();
     let revision = format!("REVISION={revision}");
     let arguments = ["build", "--tag", image, "--build-arg", &revision, context.to_str().unwrap()];
-    // The engine's own builder; the other is a plugin that need not be there.
+    // The engine's classic builder; BuildKit needs a plugin that may be missing.
     run(docker.client(&arguments).env("DOCKER_BUILDKIT", "0"));
     fs::remove_dir_all(at).unwrap();
 }

@@ -1,4 +1,4 @@
-//! What `/metrics` has to say of a container, worked out from `docker inspect`.
+//! What `/metrics` has to show for a container, derived from `docker inspect`.
 //!
 //! On purpose this shares no code with the program.
 
@@ -145,7 +145,7 @@ fn container_labels(of_container: &Value) -> Labels {
     labels
 }
 
-/// Unix time in whole seconds; 0 for the engine's way of saying never.
+/// Unix time in whole seconds; 0 for the engine's zero time, which means never.
 fn time(text: &str) -> f64 {
     if text == "0001-01-01T00:00:00Z" {
         return 0.0;

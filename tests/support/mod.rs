@@ -1,4 +1,4 @@
-//! What the integration tests stand on.
+//! Support for the integration tests.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Trial};
 
-/// Tries again and again until there is no mismatch; panics with the last one after the deadline.
+/// Tries again and again until there is no mismatch; panics with the last mismatch after the deadline.
 ///
 /// Returns what the attempt returned, and how long it took to get there.
 #[track_caller]
@@ -57,11 +57,11 @@ pub(crate) fn eventually<T, E: Display>(
     }
 }
 
-/// What several tests share: `None` when there is none any more.
+/// A value that several tests share; `None` once it was taken away.
 pub(crate) type Shared<T> = Arc<Mutex<Option<T>>>;
 
-/// The main function of tests that share an engine: it is started for all of them, they run one after the other,
-/// and it is ended after the last.
+/// The main function of tests that share an engine: it starts the engine once, runs the tests one after the other,
+/// and ends the engine after the last.
 pub(crate) fn run_sharing<T>(start: fn() -> T, trials: fn(&Shared<T>) -> Vec<Trial>) -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
@@ -70,7 +70,7 @@ pub(crate) fn run_sharing<T>(start: fn() -> T, trials: fn(&Shared<T>) -> Vec<Tri
     }
     let engine = Arc::new(Mutex::new(Some(start())));
     let conclusion = libtest_mimic::run(&arguments, trials(&engine));
-    // Before anything exits: an exit drops nothing.
+    // Dropped here, because an exit drops nothing.
     drop(engine.lock().unwrap_or_else(PoisonError::into_inner).take());
     conclusion.exit_code()
 }

@@ -17,7 +17,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 /// The root of the machine's own file system.
 pub(crate) const MACHINE: &str = "/";
 
-/// The shell, and a directory for what runs beside it. Dropping it ends all that runs in it and deletes the
+/// The shell, and a directory for the programs in its namespace. Dropping it ends all these programs and deletes the
 /// directory.
 pub(crate) struct Namespace {
     directory: PathBuf,
@@ -36,13 +36,13 @@ impl Namespace {
         Self::in_root(prefix, MACHINE)
     }
 
-    /// Starts the shell in this root of the file system, which `scripts/engine-root` tells.
+    /// Starts the shell in this root directory, which `scripts/engine-root` prints.
     pub(crate) fn in_root(prefix: &str, root: &str) -> Self {
         Self::start(prefix, root, &[])
     }
 
-    /// Starts the shell in a network of its own as well, which has a loopback and nothing else, and takes the
-    /// calling thread, with all that it starts from now on, into that network.
+    /// Starts the shell in a network namespace of its own as well, which has only a loopback interface. The calling
+    /// thread joins that namespace, with all that it starts from now on.
     pub(crate) fn with_network(prefix: &str, root: &str) -> Self {
         let namespace = Self::start(prefix, root, &["--net"]);
         let network = fs::File::open(format!("/proc/{}/ns/net", namespace.process)).unwrap();
@@ -71,7 +71,7 @@ impl Namespace {
             .unwrap_or_else(|error| panic!("cannot start unshare; is this root? {error}"));
         let output = BufReader::new(shell.stdout.take().unwrap());
         let (sender, replies) = mpsc::channel();
-        // Ends with the shell. It is read here, so that a reply can be waited for with a deadline.
+        // This thread ends with the shell. It reads the replies, so that waiting for one can have a deadline.
         std::thread::spawn(move || {
             output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
@@ -85,7 +85,7 @@ impl Namespace {
         namespace
     }
 
-    /// A program of the root that the shell is in.
+    /// A command for a program in the shell's root directory.
     pub(crate) fn program(&self, name: &str) -> Command {
         let mut command = Command::new(program("nsenter", "util-linux"));
         command.args(["--target", &self.process, "--mount", "--root", "--wd", "--", name]);
@@ -109,8 +109,8 @@ impl Namespace {
 impl Drop for Namespace {
     fn drop(&mut self) {
         drop(self.commands.take());
-        // Without its input the shell ends, and all that is left with it. Killing `unshare` does the same to a
-        // shell that still waits for something.
+        // Closing its input ends the shell, and with it all that still runs. Killing `unshare` ends a shell that
+        // still waits for something.
         for _ in 0..100 {
             if !matches!(self.shell.try_wait(), Ok(None)) {
                 break;
@@ -130,8 +130,8 @@ pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
 }
 
-/// The root of the engine under test: what this variable says, else the machine's own, which has to have these
-/// programs, each of a package of Debian.
+/// The root directory of the engine under test: the value of this variable, else the machine's own root, which has to
+/// have these programs. Each comes with the name of its Debian package.
 pub(crate) fn engine_root(variable: &str, programs: &[(&str, &str)]) -> String {
     if let Ok(root) = std::env::var(variable) {
         return root;
@@ -142,13 +142,13 @@ pub(crate) fn engine_root(variable: &str, programs: &[(&str, &str)]) -> String {
     MACHINE.into()
 }
 
-/// Where programs are; Debian has some in `sbin`, which is not in every user's path.
+/// The search path for programs. Debian has some in `sbin`, which is not in every user's path.
 pub(crate) fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin")
 }
 
-/// The path of a program; where there is none, the test fails with the name of Debian's package.
+/// The path of a program. If it is missing, the test fails with the name of its Debian package.
 pub(crate) fn program(name: &str, package: &str) -> PathBuf {
     let path = search_path();
     let mut found =

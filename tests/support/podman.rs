@@ -1,5 +1,6 @@
-//! A private Podman with its API service, and a recorder of its events. It is the machine's own, or that of the root
-//! which `DSE_PODMAN_ROOT` names: `DSE_PODMAN_ROOT=$(scripts/engine-root podman 5.8) cargo test --test podman`.
+//! A private Podman with its API service, and a recorder of its events. Its programs are the machine's own, or those
+//! in the root directory that `DSE_PODMAN_ROOT` names: `DSE_PODMAN_ROOT=$(scripts/engine-root podman 5.8) cargo test
+//! --test podman`.
 //!
 //! It runs in a namespace of its own (`namespace.rs`), with its own storage, locks and runtime directories. Podman
 //! has no daemon: the service and each `podman` command do their work by themselves, side by side, and so the
@@ -31,12 +32,12 @@ pub(crate) struct Podman {
     version: (u32, u32),
     /// The service's process id in the namespace, while it runs.
     service: Mutex<Option<String>>,
-    /// After the namespace, because what is in it may still be in these.
+    /// Dropped after the namespace, whose processes may still be in this control group.
     cgroup: Cgroup,
 }
 
 impl Podman {
-    /// Starts the service and imports the image. What is missing on the machine fails the test by its name.
+    /// Starts the service and imports the image. If a program is missing on the machine, the test fails and names it.
     pub(crate) fn start() -> Self {
         let programs = [("podman", "podman"), ("conmon", "conmon"), ("runc", "runc")];
         let namespace = Namespace::in_root("dse-podman-", &engine_root("DSE_PODMAN_ROOT", &programs));
@@ -71,7 +72,7 @@ impl Podman {
         assert!(status.unwrap().success(), "podman-settings");
     }
 
-    /// Where it has everything.
+    /// The directory of all its files.
     pub(crate) fn directory(&self) -> &Path {
         &self.directory
     }
@@ -110,21 +111,21 @@ impl Podman {
         self.command(&format!("{{ kill -{signal} {service}; wait {service}; }} 2>/dev/null; echo $?"));
     }
 
-    /// Starts the service if a test that has failed has left it ended.
+    /// Starts the service if a failed test has left it stopped.
     pub(crate) fn ensure_service(&self) {
         if self.service.lock().unwrap().is_none() {
             self.start_service(&["--time", "0"]);
         }
     }
 
-    /// Whether the service has not ended by itself.
+    /// Whether the service still runs.
     pub(crate) fn service_runs(&self) -> bool {
         let service = self.service.lock().unwrap().clone().expect("the service was not started");
         self.command(&format!("kill -0 {service} 2>/dev/null; echo $?")) == "0"
     }
 
-    /// Whether there is a controller for it: where cgroups of both versions are mounted it may be with the first,
-    /// which Podman 6 does not take.
+    /// Whether there is a memory controller: if cgroups of both versions are mounted, it may belong to version 1,
+    /// which Podman 6 does not support.
     pub(crate) fn can_limit_memory(&self) -> bool {
         let controllers = "/sys/fs/cgroup/cgroup.controllers";
         let command = format!(
@@ -197,7 +198,7 @@ impl Podman {
         self.run(&[&begin, options, &[IMAGE], command].concat())
     }
 
-    /// Makes a pod. The container that holds its namespaces is of the same image.
+    /// Makes a pod. Its infra container is of the same image.
     #[track_caller]
     pub(crate) fn pod(&self, name: &str) -> String {
         let infra = ["--infra-image", IMAGE, "--infra-command", "sleep 100000"];
@@ -205,7 +206,7 @@ impl Podman {
         self.run(&[&begin[..], &infra].concat())
     }
 
-    /// The directory that a container's runtime is given.
+    /// The OCI bundle directory of a container.
     pub(crate) fn bundle(&self, id: &str) -> PathBuf {
         self.directory.join("root/vfs-containers").join(id).join("userdata")
     }
@@ -260,12 +261,12 @@ impl Drop for Podman {
     }
 }
 
-/// A control group that all containers are below.
+/// The parent control group of all containers.
 struct Cgroup(String);
 
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // One hierarchy, or one for each controller.
+        // Version 2 has one hierarchy, version 1 has one for each controller.
         let root = Path::new("/sys/fs/cgroup");
         let below = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
         for hierarchy in below.chain([root.to_owned()]) {
@@ -274,14 +275,14 @@ impl Drop for Cgroup {
     }
 }
 
-/// Control groups go one by one, the innermost first; the files in them go with them.
+/// Removes control groups one by one, the innermost first; their files go with them.
 fn remove_groups(group: &Path) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_groups(&entry.path());
         }
     }
-    // It may be none, or its last process may only just be ending.
+    // It may not exist, or its last process may still be ending.
     for _ in 0..50 {
         match fs::remove_dir(group) {
             Err(error) if error.raw_os_error() == Some(16) => std::thread::sleep(Duration::from_millis(20)),
@@ -295,8 +296,8 @@ fn quoted(arguments: &[&str]) -> String {
     arguments.iter().map(quote).collect::<Vec<_>>().join(" ")
 }
 
-/// `podman inspect` differs from Docker's answer in its words for a state, as its own Docker-compatible API
-/// translates them from 5.6 on, in those for health from 5.5 on, and in how it writes the image's id.
+/// Translates `podman inspect` into Docker's words, as Podman's Docker-compatible API does for states from 5.6 on and
+/// for health from 5.5 on, and writes the image's id as Docker does.
 fn in_dockers_words(mut inspect: Value, version: (u32, u32)) -> Value {
     let state = match inspect["State"]["Status"].as_str().unwrap() {
         "configured" | "initialized" => "created",
@@ -309,7 +310,7 @@ fn in_dockers_words(mut inspect: Value, version: (u32, u32)) -> Value {
         *health = match health.as_str().unwrap() {
             "reset" => "starting",
             "stopped" => "none",
-            // The API of Podman 6 tells of a check before it was ever started.
+            // The API of Podman 6 shows a health check before its first start.
             "" if version >= (6, 0) => "starting",
             health => health,
         }
@@ -338,7 +339,7 @@ impl<'a> Recorder<'a> {
         Self { podman, process }
     }
 
-    /// The events so far, as Docker would have told them.
+    /// The events so far, in Docker's form.
     pub(crate) fn events(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.podman.directory.join("events")).unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
