@@ -82,7 +82,7 @@ pub(crate) fn chunks(bytes: &[u8], cuts: &[Index]) -> Vec<Vec<u8>> {
     cuts.windows(2).map(|pair| bytes[pair[0]..pair[1]].to_vec()).collect()
 }
 
-/// Where [`chunks`] cuts.
+/// The places where [`chunks`] cuts.
 pub(crate) fn cuts() -> impl Strategy<Value = Vec<Index>> {
     vec(any::<Index>(), 0..12)
 }

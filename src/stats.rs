@@ -14,7 +14,7 @@ pub struct Stats {
     trouble: Mutex<Option<Arc<str>>>,
     /// Containers known.
     pub containers: Counter,
-    /// Complete lists that were taken over.
+    /// Complete lists that the inventory has taken over.
     pub syncs_ok: Counter,
     /// Lists that failed.
     pub syncs_error: Counter,

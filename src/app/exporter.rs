@@ -36,8 +36,7 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// Makes every part, so that whatever cannot work is known before anything runs. The daemon need not be
-    /// there.
+    /// Makes every part, so that errors are known before anything runs. The daemon need not be there.
     pub async fn new(config: &Config) -> Result<Self, StartError> {
         let open_files = descriptors::raise_limit();
         let settings = config.clone();

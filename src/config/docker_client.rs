@@ -86,7 +86,7 @@ mod tests {
         ));
         assert!(line.ends_with(&format!("{command} remote")), "{line}");
 
-        // The client's file, in its two places. The variable takes precedence.
+        // The client's file, in its two places. The variable takes precedence over it.
         let home = path("home");
         std::fs::create_dir_all(format!("{home}/.docker")).unwrap();
         let config = format!("{home}/.docker/config.json");

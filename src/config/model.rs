@@ -146,12 +146,12 @@ pub struct CardinalityLimits {
     pub observable_gauge: Option<usize>,
 }
 
-/// What becomes of the instruments that a selector chooses.
+/// A view: the stream that the selected instruments become.
 #[derive(Debug, Clone, PartialEq)]
 pub struct View {
     /// Which instruments.
     pub selector: Selector,
-    /// What each of them becomes.
+    /// The stream that each of them becomes.
     pub stream: ViewStream,
 }
 
@@ -213,7 +213,7 @@ pub enum InstrumentType {
     UpDownCounter,
 }
 
-/// What an instrument becomes.
+/// The stream that an instrument becomes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ViewStream {
     /// Another name.
@@ -421,7 +421,7 @@ pub struct Docker {
     pub timeout: Duration,
     /// The most concurrent inspect calls.
     pub inspect_concurrency: usize,
-    /// The interval of lists that check what events have told.
+    /// The interval between two full lists, which find what events have missed.
     pub resync_interval: Duration,
     /// After this time without the daemon, container series are withheld.
     pub stale_after: Duration,

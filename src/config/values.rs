@@ -453,7 +453,7 @@ mod tests {
         }
     }
 
-    /// What is almost a host, a URL, an address or a path.
+    /// Text that is almost a host, a URL, an address or a path.
     fn almost() -> impl Strategy<Value = String> {
         prop_oneof![
             "[ \t]?(unix|tcp|TCP|http|Https|ssh|npipe|fd|)(:|://|:/|:///|//|)([a-z]{0,3}:?[a-z]{0,2}@)?\

@@ -10,7 +10,7 @@ use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle, Span, StrInput, Ta
 use super::error::{Error, Invalid, Place, Problem, Problems, shown, shown_key};
 use super::substitution::{BadReference, Environment, Substituted, substitute};
 
-/// A value and where it stands.
+/// A value and its place.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) place: Place,
@@ -375,7 +375,7 @@ fn size(node: &Node) -> usize {
     }
 }
 
-/// What the core schema makes of an unquoted scalar.
+/// The type and value of an unquoted scalar in the core schema.
 pub(super) fn resolve(text: &str) -> Kind {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Kind::Null,

@@ -1,4 +1,4 @@
-//! A real Chromium, told what to do through its driver (WebDriver).
+//! A real Chromium, controlled through its driver (WebDriver).
 
 use std::fs::File;
 use std::path::Path;

@@ -140,7 +140,7 @@ impl Docker {
             Some(self.command(&command, DEADLINE).unwrap_or_else(|error| panic!("dockerd: {error}")));
     }
 
-    /// Kills a process of a container behind the engine's back; the id is the one that `docker inspect` tells.
+    /// Kills a process of a container behind the engine's back; the id is the one that `docker inspect` shows.
     pub(crate) fn kill_process(&mut self, id: i64) {
         let status = self.command(&format!("kill -KILL {id}; echo $?"), DEADLINE).unwrap();
         assert_eq!(status, "0", "kill {id}");
@@ -176,7 +176,7 @@ impl Docker {
         command
     }
 
-    /// What a command needs to speak to this engine through the command line client.
+    /// Sets the environment that a command needs to reach this engine through the command line client.
     pub(crate) fn with_environment<'c>(&self, command: &'c mut Command) -> &'c mut Command {
         command.env("DOCKER_HOST", self.host());
         // A context or a configuration of the user who runs the tests has no effect here.

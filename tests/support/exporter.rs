@@ -80,7 +80,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// The defaults, but for an engine and a port on the loopback address.
+    /// The defaults, except for the engine and a port on the loopback address.
     pub(crate) fn new(docker_host: &str) -> Self {
         let config = json!({
             "file_format": "1.1",
