@@ -86,7 +86,7 @@ struct Samples {
 #[derive(Debug, Default)]
 struct Last {
     sample: Option<Sample>,
-    /// Who has had it, a bit for each.
+    /// The users that have taken this sample, one bit each.
     had: u8,
 }
 

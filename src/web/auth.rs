@@ -19,7 +19,7 @@ const MAX_QUEUED: usize = 16;
 /// Checks users and passwords.
 pub(super) struct Authenticator {
     key: hmac::Key,
-    /// For each user, of what the last right password was: at most one for each user that there is.
+    /// For each user, the keyed hash of the last correct credentials; at most one per user.
     verified: Mutex<HashMap<String, hmac::Tag>>,
     queue: Arc<Semaphore>,
     worker: Arc<Semaphore>,

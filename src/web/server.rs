@@ -59,7 +59,7 @@ const MAX_HEADER_SIZE: usize = 16 * 1024;
 /// What is taken of an answer in advance, in bytes. An answer is over for its limits once the rest of it is taken.
 const MAX_UNSENT_SIZE: usize = 64 * 1024;
 
-/// After an accept has failed, for want of file descriptors perhaps.
+/// The pause after a failed accept, for example when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// An address that cannot be listened on.

@@ -23,7 +23,7 @@ use crate::readers::gzip::Deflater;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
 
-/// Of an answer, which has a few words at most.
+/// The most that is read of a response body.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
 /// An OTLP receiver that is spoken to over HTTP.
